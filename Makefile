@@ -1,0 +1,30 @@
+# make demo    train a small HaLViT on handwritten digits with two ranks, test it, compare it with its twin
+# make test    run the tests
+# make lint    check style
+# make setup   what the others begin with: .venv with the tested set, once
+
+SHELL := /bin/bash
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+RANKS ?= 2
+DEMO_CONFIG := configs/digits/halvit_2xb64_digits.py
+DEMO_DIR := work_dirs/demo
+
+.PHONY: demo test lint setup
+
+setup:
+	@requirements/install.sh
+
+demo: setup
+	python tools/prepare_digits.py
+	tools/dist_train.sh $(DEMO_CONFIG) $(RANKS) --work-dir $(DEMO_DIR)
+	tools/dist_test.sh $(DEMO_CONFIG) $$(cat $(DEMO_DIR)/last_checkpoint) $(RANKS) --work-dir $(DEMO_DIR) \
+		--out $(DEMO_DIR)/metrics.json --out-item metrics
+	@python tools/summarize.py $(DEMO_CONFIG) --metrics $(DEMO_DIR)/metrics.json --twin model.backbone.tie=none
+
+test: setup
+	python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
+
+lint: setup
+	ruff check .
+	ruff format --check .

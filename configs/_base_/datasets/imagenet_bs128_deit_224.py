@@ -1,0 +1,7 @@
+# ImageNet-1k as DeiT is trained on it (arXiv 2012.12877): the host's pipelines hold DeiT's crops, RandAugment
+# (rand-m9-mstd0.5-inc1) and random erasing (0.25); repeated augmentation is added here.
+_base_ = 'mmpretrain::_base_/datasets/imagenet_bs64_swin_224.py'
+
+train_dataloader = dict(batch_size=128, sampler=dict(_delete_=True, type='mmpretrain.RepeatAugSampler', num_repeats=3))
+val_dataloader = dict(batch_size=128)
+test_dataloader = dict(batch_size=128)

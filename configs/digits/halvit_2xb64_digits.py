@@ -1,0 +1,27 @@
+# A HaLViT for two CPU ranks. Its untied twin: --cfg-options model.backbone.tie=none
+_base_ = [
+    '../_base_/datasets/digits_bs64_32.py',
+    '../_base_/schedules/digits_adamw_80e.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(
+    type='ImageClassifier',
+    backbone=dict(
+        type='halvit_mm.HaLViT',
+        arch=dict(embed_dims=96, num_layers=6, num_heads=3, feedforward_channels=384),
+        img_size=32,
+        patch_size=8,
+        tie='both',
+    ),
+    head=dict(
+        type='VisionTransformerClsHead',
+        num_classes=10,
+        in_channels=96,
+        loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1, mode='original'),
+    ),
+    init_cfg=[dict(type='TruncNormal', layer='Linear', std=0.02)],
+)
+
+default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=10))
+randomness = dict(seed=0)

@@ -1,0 +1,3 @@
+from .count import count_parameters
+
+__all__ = ['count_parameters']

@@ -1,0 +1,11 @@
+"""``python -m halvit_mm.engine TOOL RANKS CONFIG ...``: what the ``dist_*.sh`` scripts call."""
+
+import sys
+
+from halvit_mm.errors import told_in_one_line
+
+from .launch import main
+
+if __name__ == '__main__':
+    with told_in_one_line():
+        main(sys.argv[1:])

@@ -1,0 +1,157 @@
+"""Ranks with and without GPUs: ``main`` starts them with torchrun, ``init_cpu_ranks`` joins them."""
+
+import os
+import socket
+import subprocess
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from torch import distributed as dist
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.run import main as torchrun
+
+from halvit_mm.errors import UserError
+
+
+def init_cpu_ranks(cfg: Config) -> None:
+    """Join the process group of a run that was launched on a machine without an accelerator.
+
+    mmengine can only join with CUDA devices: it sets the current one and hands their numbers to
+    DistributedDataParallel. It leaves a group alone that exists already, and takes the wrapper's arguments
+    from the config. With an accelerator nothing is done here.
+
+    Args:
+        cfg (Config): Config of the run; its ``model_wrapper_cfg`` is completed.
+    """
+    launcher = cfg.get('launcher', 'none')
+    if launcher == 'none' or get_device() != 'cpu':
+        return
+    if not dist.is_initialized():
+        _RENDEZVOUS[launcher]()
+        options = {k: v for k, v in cfg.get('env_cfg', {}).get('dist_cfg', {}).items() if k == 'timeout'}
+        if 'timeout' in options:
+            options['timeout'] = timedelta(seconds=options['timeout'])
+        dist.init_process_group('gloo', **options)
+    wrapper = cfg.get('model_wrapper_cfg') or dict(
+        type='MMDistributedDataParallel',
+        broadcast_buffers=False,
+        find_unused_parameters=cfg.get('find_unused_parameters', False),
+    )
+    wrapper.setdefault('device_ids', None)
+    cfg.model_wrapper_cfg = wrapper
+
+
+def _rendezvous_pytorch() -> None:
+    if 'RANK' not in os.environ:
+        raise UserError('--launcher pytorch, but no rank was started by torchrun; use tools/dist_train.sh')
+
+
+def _rendezvous_slurm() -> None:
+    os.environ['RANK'] = os.environ['SLURM_PROCID']
+    os.environ['WORLD_SIZE'] = os.environ['SLURM_NTASKS']
+    os.environ['LOCAL_RANK'] = os.environ['SLURM_LOCALID']
+    os.environ.setdefault('MASTER_PORT', '29500')
+    if 'MASTER_ADDR' not in os.environ:
+        hosts = subprocess.check_output(['scontrol', 'show', 'hostnames', os.environ['SLURM_NODELIST']], text=True)
+        os.environ['MASTER_ADDR'] = hosts.split()[0]
+
+
+def _rendezvous_mpi() -> None:
+    os.environ['RANK'] = os.environ['OMPI_COMM_WORLD_RANK']
+    os.environ['WORLD_SIZE'] = os.environ['OMPI_COMM_WORLD_SIZE']
+    os.environ['LOCAL_RANK'] = os.environ['OMPI_COMM_WORLD_LOCAL_RANK']
+    os.environ.setdefault('MASTER_PORT', '29500')
+    if 'MASTER_ADDR' not in os.environ:
+        raise UserError('--launcher mpi needs MASTER_ADDR, the address of the machine of rank 0')
+
+
+_RENDEZVOUS = dict(pytorch=_rendezvous_pytorch, slurm=_rendezvous_slurm, mpi=_rendezvous_mpi)
+
+
+def check_ranks(ranks: int, node_rank: int, master_addr: str, port: int) -> None:
+    """Refuse what would only fail once all ranks have been started.
+
+    Args:
+        ranks (int): Ranks on this machine.
+        node_rank (int): Number of this machine.
+        master_addr (str): Address of the machine of rank 0.
+        port (int): Port of the rendezvous on that machine.
+
+    Raises:
+        UserError: If there are fewer GPUs than ranks, or if the port is taken.
+    """
+    if ranks < 1:
+        raise UserError(f'{ranks} ranks were asked for; at least 1 is needed')
+    gpus = torch.cuda.device_count()
+    if 0 < gpus < ranks:
+        raise UserError(
+            f'{ranks} ranks were asked for, but this machine shows {gpus} GPU(s); ask for at most {gpus}, or '
+            "hide the GPUs with CUDA_VISIBLE_DEVICES='' to train on CPU ranks"
+        )
+    if node_rank == 0:
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(('', port))
+            except OSError as error:
+                raise UserError(
+                    f'port {port} on {master_addr} cannot be used ({error.strerror}); another training may have '
+                    f'it: choose a free one with PORT={port + 1}'
+                ) from None
+
+
+def main(argv: list[str]) -> None:
+    """Check what can be checked, then start the ranks with torchrun.
+
+    ``NNODES``, ``NODE_RANK``, ``MASTER_ADDR`` and ``PORT`` are read from the environment; their defaults are one
+    machine and port 29500.
+
+    Args:
+        argv (list[str]): The tool (``.../train.py`` or ``.../test.py``), the number of ranks on this machine, then
+            the tool's own arguments, the config first.
+
+    Raises:
+        UserError: If the ranks cannot be had, or if the tool would refuse its config.
+    """
+    from .runner import check_run, load_config, parse_tool_args
+
+    if len(argv) < 3:
+        raise UserError(
+            'too few arguments; usage: dist_train.sh CONFIG GPUS [...] or dist_test.sh CONFIG CHECKPOINT GPUS [...]'
+        )
+    script, ranks, *tool_argv = argv
+    try:
+        ranks, nnodes, node_rank, port = map(
+            int, (ranks, *(os.environ.get(*pair) for pair in (('NNODES', 1), ('NODE_RANK', 0), ('PORT', 29500))))
+        )
+    except ValueError as error:
+        raise UserError(f'the number of GPUs, NNODES, NODE_RANK and PORT are whole numbers: {error}') from None
+    master_addr = os.environ.get('MASTER_ADDR', '127.0.0.1')
+
+    tool = Path(script).stem
+    args = parse_tool_args(tool, tool_argv)
+    check_ranks(ranks, node_rank, master_addr, port)
+    check_run(load_config(args.config, args.cfg_options), tool, args)
+
+    if not torch.cuda.is_available():
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+        os.environ.setdefault('OMP_NUM_THREADS', str(max(1, cores // ranks)))
+    try:
+        torchrun(
+            [
+                f'--nnodes={nnodes}',
+                f'--node-rank={node_rank}',
+                f'--master-addr={master_addr}',
+                f'--master-port={port}',
+                f'--nproc-per-node={ranks}',
+                script,
+                *tool_argv,
+                '--launcher=pytorch',
+            ]
+        )
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        raise UserError(f'rank {rank} ended with exit code {failure.exitcode}; what it said is above') from None

@@ -1,0 +1,157 @@
+"""Randomness as a function of place: which sample of which epoch, which iteration on which rank.
+
+mmengine seeds every process once and lets the generators run. A training that was cut and resumed then goes
+on with other augmentations and other dropout masks than the one that was never cut. Here each sample is
+augmented, and each iteration is run, from a seed that depends on nothing but its place in the training, so
+that no state of a generator has to be kept, whatever the number of loader workers.
+"""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from mmengine.dist import get_dist_info
+from mmengine.hooks import Hook
+from mmengine.registry import DATA_SAMPLERS, DATASETS
+from torch.utils.data import Dataset, Sampler
+
+from halvit_mm.registry import HOOKS
+
+
+class SeededIndex(int):
+    """The index of a sample in its dataset, with the seed from which it is to be augmented this time."""
+
+    seed: int
+
+    @classmethod
+    def of(cls, index: int, seed: int) -> 'SeededIndex':
+        seeded = cls(index)
+        seeded.seed = seed
+        return seeded
+
+
+class SeededSampler(Sampler):
+    """A sampler that gives each index of another sampler the seed of its place in the training.
+
+    Args:
+        dataset (Dataset): The dataset.
+        sampler (dict): Config of the sampler that chooses the indices.
+        sample_seed (int): Seed of the training.
+        seed (int, optional): Seed for the choice of indices, handed on to ``sampler``. Defaults to None.
+    """
+
+    def __init__(self, dataset: Dataset, sampler: dict, sample_seed: int, seed: int | None = None) -> None:
+        self.sampler = DATA_SAMPLERS.build(sampler, default_args=dict(dataset=dataset, seed=seed))
+        self.sample_seed = sample_seed
+        self._epoch = 0
+        self._skipped = 0
+        self._rank, self._world_size = get_dist_info()
+        if hasattr(self.sampler, 'skip'):
+            self.skip = self._skip
+
+    def __iter__(self) -> Iterator[SeededIndex]:
+        for i, index in enumerate(self.sampler, start=self._skipped):
+            # The samplers of the hosts deal a common list out to the ranks in turn: with the place in that list
+            # a sample's seed is the same for any number of ranks.
+            place = i * self._world_size + self._rank
+            yield SeededIndex.of(index, _seed_of(self.sample_seed, self._epoch, place))
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def set_epoch(self, epoch: int) -> None:
+        self._epoch = epoch
+        if hasattr(self.sampler, 'set_epoch'):
+            self.sampler.set_epoch(epoch)
+
+    def _skip(self, num_samples: int) -> None:
+        self.sampler.skip(num_samples)
+        self._skipped += num_samples
+
+    def __getattr__(self, name: str):
+        if name == 'sampler':
+            raise AttributeError(name)
+        return getattr(self.sampler, name)
+
+
+class SeededDataset(Dataset):
+    """A dataset that augments each sample from the seed that comes with its index.
+
+    The generators of Python, NumPy and torch are given back as they were found.
+
+    Args:
+        dataset (dict): Config of the dataset.
+    """
+
+    def __init__(self, dataset: dict) -> None:
+        self.dataset = DATASETS.build(dataset)
+
+    def __getitem__(self, index: int):
+        if not isinstance(index, SeededIndex):
+            return self.dataset[index]
+        with _seeded(index.seed):
+            return self.dataset[int(index)]
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getattr__(self, name: str):
+        if name == 'dataset':
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
+
+
+@HOOKS.register_module()
+class IterationSeedHook(Hook):
+    """Seed Python, NumPy and torch before each training iteration from the run's seed, the rank and the iteration.
+
+    Mixup, dropout and stochastic depth differ between ranks, as in DeiT's own training.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
+        _seed_all(_seed_of(runner.seed, runner.iter, runner.rank))
+
+
+def seed_by_place(dataloader: dict, seed: int) -> dict:
+    """Config of a data loader whose samples are augmented from the seed of their place in the training.
+
+    Args:
+        dataloader (dict): Config of a data loader; it is left as it is.
+        seed (int): Seed of the training.
+
+    Returns:
+        dict: The new config.
+    """
+    return {
+        **dataloader,
+        'dataset': dict(type=SeededDataset, dataset=dataloader['dataset']),
+        'sampler': dict(type=SeededSampler, sampler=dataloader['sampler'], sample_seed=seed),
+    }
+
+
+def _seed_of(*place: int) -> int:
+    return int(np.random.SeedSequence(place).generate_state(1)[0])
+
+
+def _seed_all(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+@contextmanager
+def _seeded(seed: int):
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])

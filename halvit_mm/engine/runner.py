@@ -1,0 +1,191 @@
+"""A config becomes a run: what the tools for training and testing share."""
+
+import argparse
+import importlib.util
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+from mmengine.config import Config, DictAction
+from mmengine.device import get_device
+from mmengine.dist import is_main_process
+from mmengine.fileio import LocalBackend, get_file_backend
+from mmengine.logging import print_log
+from mmengine.runner import Runner
+from torch.utils.data import DataLoader
+
+from halvit_mm.errors import UserError, told_in_one_line
+from halvit_mm.registry import RUNNERS
+
+from .checkpoint import find_latest_checkpoint, read_seed, written_whole
+from .launch import init_cpu_ranks
+from .reproduce import IterationSeedHook, seed_by_place
+
+
+@RUNNERS.register_module()
+class ResumableRunner(Runner):
+    """mmengine's runner, on CPU ranks too, and with runs that can be cut anywhere and resumed.
+
+    It differs in three points:
+
+    - without an accelerator the ranks talk over gloo;
+    - a checkpoint appears under its name only when it is whole, and resuming takes the last whole one;
+    - augmentations, dropout and their like depend on the seed, the epoch, the sample's place and the iteration
+      alone (see :mod:`halvit_mm.engine.reproduce`), so that a resumed run repeats the one that was not cut.
+    """
+
+    @classmethod
+    def from_cfg(cls, cfg: Config) -> 'ResumableRunner':
+        init_cpu_ranks(cfg)
+        if cfg.get('resume'):
+            cfg.load_from = cfg.get('load_from') or find_latest_checkpoint(cfg.work_dir)
+            randomness = cfg.setdefault('randomness', {})
+            if cfg.load_from is None:
+                print_log(f'No whole checkpoint in {cfg.work_dir}: training starts from the beginning.')
+                cfg.resume = False
+            elif randomness.get('seed') is None:
+                # The samplers are built before the checkpoint is read.
+                randomness['seed'] = read_seed(cfg.load_from)
+        return super().from_cfg(cfg)
+
+    @staticmethod
+    def build_dataloader(dataloader: DataLoader | dict, seed: int | None = None, diff_rank_seed: bool = False):
+        if not isinstance(dataloader, DataLoader) and seed is not None:
+            dataloader = seed_by_place(dataloader, seed)
+        return Runner.build_dataloader(dataloader, seed, diff_rank_seed)
+
+    def register_hooks(self, default_hooks=None, custom_hooks=None) -> None:
+        super().register_hooks(default_hooks, custom_hooks)
+        self.register_hook(IterationSeedHook())
+
+    def save_checkpoint(self, out_dir: str, filename: str, *args, **kwargs) -> None:
+        if not isinstance(get_file_backend(out_dir, backend_args=kwargs.get('backend_args')), LocalBackend):
+            super().save_checkpoint(out_dir, filename, *args, **kwargs)
+        elif is_main_process():
+            with written_whole(os.path.join(out_dir, filename)) as part:
+                super().save_checkpoint(out_dir, part.name, *args, **kwargs)
+
+
+def run_host_tool(tool: str, argv: list[str] | None = None) -> None:
+    """Run a config with the host's own tool, its command line and :class:`ResumableRunner`.
+
+    The host is the config's ``default_scope``; its tool is the file that its package carries for mim.
+
+    Args:
+        tool (str): ``'train'`` or ``'test'``.
+        argv (list[str], optional): Arguments of the tool. Defaults to those of the process.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    with told_in_one_line():
+        args = parse_tool_args(tool, argv)
+        cfg = load_config(args.config, args.cfg_options)
+        check_run(cfg, tool, args)
+        module = _load_host_tool(cfg.get('default_scope', 'mmpretrain'), tool)
+        module.Runner = ResumableRunner
+        sys.argv[1:] = argv
+        module.main()
+
+
+def parse_tool_args(tool: str, argv: list[str]) -> argparse.Namespace:
+    """Parse those arguments of the hosts' tools that can be checked before anything is started.
+
+    Args:
+        tool (str): ``'train'`` or ``'test'``.
+        argv (list[str]): All arguments of the tool; the others are left to the host.
+
+    Returns:
+        argparse.Namespace: ``config``, ``checkpoint``, ``cfg_options``, ``amp``, ``auto_scale_lr``, ``resume``.
+    """
+    if {'-h', '--help'} & set(argv):
+        _load_host_tool('mmpretrain', tool).parse_args()
+    parser = argparse.ArgumentParser(prog=f'{tool}.py', add_help=False, allow_abbrev=False)
+    parser.add_argument('config')
+    parser.add_argument('checkpoint', nargs='?' if tool == 'train' else None)
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    parser.add_argument('--amp', action='store_true')
+    parser.add_argument('--auto-scale-lr', action='store_true')
+    parser.add_argument('--resume', nargs='?', const='auto')
+    return parser.parse_known_args(argv)[0]
+
+
+def load_config(path: str, options: dict | None = None) -> Config:
+    """Read a config and merge options from the command line into it.
+
+    Args:
+        path (str): A file, or ``package::path`` for a config that an installed package carries.
+        options (dict, optional): Values by dotted key. Defaults to None.
+
+    Returns:
+        Config: The config.
+
+    Raises:
+        UserError: If there is no such file, or if it or one of its bases cannot be read.
+    """
+    if '::' not in path and not Path(path).is_file():
+        raise UserError(f'config {path} does not exist')
+    try:
+        cfg = Config.fromfile(path)
+    except Exception as error:
+        raise UserError(f'config {path} cannot be read: {type(error).__name__}: {error}') from error
+    cfg.merge_from_dict(options or {})
+    return cfg
+
+
+def check_run(cfg: Config, tool: str, args: argparse.Namespace) -> None:
+    """Refuse a run that cannot succeed on this machine, before any of it is built.
+
+    Args:
+        cfg (Config): The config, with the options of the command line merged.
+        tool (str): ``'train'`` or ``'test'``.
+        args (argparse.Namespace): From :func:`parse_tool_args`.
+
+    Raises:
+        UserError: If data or a checkpoint is missing, or if an argument does not fit the config or the machine.
+    """
+    checkpoint = args.checkpoint if tool == 'test' else args.resume if args.resume != 'auto' else None
+    if checkpoint and '://' not in checkpoint and not Path(checkpoint).is_file():
+        raise UserError(f'checkpoint {checkpoint} does not exist')
+    amp = args.amp or cfg.get('optim_wrapper', {}).get('type') == 'AmpOptimWrapper'
+    if tool == 'train' and amp and get_device() == 'cpu':
+        raise UserError('mixed precision (--amp, AmpOptimWrapper) needs a GPU, and this machine shows none')
+    if args.auto_scale_lr and 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+        raise UserError(f'--auto-scale-lr: {cfg.filename} has no auto_scale_lr.base_batch_size to scale from')
+    loaders = ('test_dataloader',) if tool == 'test' else ('train_dataloader', 'val_dataloader')
+    for loader in loaders:
+        for path in _local_data(cfg.get(loader) or {}):
+            if not path.exists():
+                raise UserError(
+                    f'{loader}: {path} does not exist (looked from {Path.cwd()}); put or link the data there, or name '
+                    f'its place with --cfg-options {loader}.dataset.data_root=...'
+                )
+
+
+def _local_data(cfg: dict) -> Iterator[Path]:
+    """Files and folders that the datasets in a config read, as far as they are local."""
+    if isinstance(cfg, (list, tuple)):
+        for item in cfg:
+            yield from _local_data(item)
+    elif isinstance(cfg, dict):
+        root = cfg.get('data_root')
+        if root and '://' not in root:
+            yield Path(root)
+            prefix = cfg.get('data_prefix') or cfg.get('split') or ''
+            parts = [*prefix.values()] if isinstance(prefix, dict) else [prefix]
+            yield from (Path(root, part) for part in (*parts, cfg.get('ann_file') or '') if isinstance(part, str))
+        for key in ('dataset', 'datasets'):
+            yield from _local_data(cfg.get(key) or ())
+
+
+def _load_host_tool(host: str, tool: str) -> ModuleType:
+    package = importlib.util.find_spec(host)
+    if package is None:
+        raise UserError(f'default_scope={host!r}: there is no such package; see python -m halvit_mm.check_env')
+    path = Path(package.origin).parent / '.mim' / 'tools' / f'{tool}.py'
+    if not path.is_file():
+        raise UserError(f'{host} carries no {path.name} under {path.parent}; install it as a wheel or with mim')
+    spec = importlib.util.spec_from_file_location(f'{host}_{tool}_tool', path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

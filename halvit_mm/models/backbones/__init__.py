@@ -1,0 +1,3 @@
+from .halvit import HaLViT
+
+__all__ = ['HaLViT']

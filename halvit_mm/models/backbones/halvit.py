@@ -1,0 +1,359 @@
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from mmcv.cnn.bricks.transformer import FFN
+from mmengine.model import BaseModule, ModuleList
+from mmengine.model.weight_init import trunc_normal_
+from mmpretrain.models.backbones import VisionTransformer
+from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLayer
+from mmpretrain.models.utils import MultiheadAttention, build_norm_layer, resize_pos_embed
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from halvit_mm.registry import MODELS
+
+from ..layers import TiedFFN, TiedMultiheadAttention
+
+TIES = ('both', 'attn', 'ffn', 'none')
+
+
+class TiedTransformerEncoderLayer(TransformerEncoderLayer):
+    """Pre-norm encoder layer in which the attention, the feed-forward network or both are tied.
+
+    Args:
+        embed_dims (int): Features of a token, D.
+        num_heads (int): Number of attention heads.
+        feedforward_channels (int): Width M of the feed-forward network.
+        tie (str): ``'both'``, ``'attn'`` or ``'ffn'``: which part is tied. Defaults to ``'both'``.
+        layer_scale_init_value (float or Tensor): First value of the layer scale; 0 means none. Defaults to 0.
+        drop_rate (float): Dropout rate after each projection. Defaults to 0.
+        attn_drop_rate (float): Dropout rate of the attention weights. Defaults to 0.
+        drop_path_rate (float): Stochastic depth rate. Defaults to 0.
+        num_fcs (int): Number of linear maps in the feed-forward network; 2 where it is tied. Defaults to 2.
+        qkv_bias (bool): Whether query, key and value have biases. Defaults to True.
+        ffn_type (str): ``'origin'``; mmpretrain's ``'swiglu_fused'`` has three matrices and no second one to
+            tie. Defaults to ``'origin'``.
+        act_cfg (dict): Config of the activation. Defaults to ``dict(type='GELU')``.
+        norm_cfg (dict): Config of the norms. Defaults to ``dict(type='LN')``.
+        init_cfg (dict, optional): Initialization config of mmengine. Defaults to None.
+
+    Raises:
+        ValueError: If ``ffn_type`` is not ``'origin'``.
+    """
+
+    def __init__(
+        self,
+        embed_dims: int,
+        num_heads: int,
+        feedforward_channels: int,
+        tie: str = 'both',
+        layer_scale_init_value: float | Tensor = 0.0,
+        drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        num_fcs: int = 2,
+        qkv_bias: bool = True,
+        ffn_type: str = 'origin',
+        act_cfg: dict = dict(type='GELU'),
+        norm_cfg: dict = dict(type='LN'),
+        init_cfg: dict | list | None = None,
+    ) -> None:
+        # The host's own constructor would make the untied matrices first.
+        BaseModule.__init__(self, init_cfg)
+        if ffn_type != 'origin':
+            raise ValueError(f"ffn_type={ffn_type!r} cannot be used in a tied layer; use 'origin', or tie='none'")
+        self.embed_dims = embed_dims
+        drop_path = dict(type='DropPath', drop_prob=drop_path_rate)
+
+        self.ln1 = build_norm_layer(norm_cfg, embed_dims)
+        attention = MultiheadAttention if tie == 'ffn' else TiedMultiheadAttention
+        self.attn = attention(
+            embed_dims=embed_dims,
+            num_heads=num_heads,
+            attn_drop=attn_drop_rate,
+            proj_drop=drop_rate,
+            dropout_layer=drop_path,
+            qkv_bias=qkv_bias,
+            layer_scale_init_value=layer_scale_init_value,
+        )
+        self.ln2 = build_norm_layer(norm_cfg, embed_dims)
+        ffn = FFN if tie == 'attn' else TiedFFN
+        self.ffn = ffn(
+            embed_dims=embed_dims,
+            feedforward_channels=feedforward_channels,
+            num_fcs=num_fcs,
+            ffn_drop=drop_rate,
+            dropout_layer=drop_path,
+            act_cfg=act_cfg,
+            layer_scale_init_value=layer_scale_init_value,
+        )
+
+
+@MODELS.register_module()
+class HaLViT(VisionTransformer):
+    """Vision transformer whose layers use one matrix on the way in and its transpose on the way out.
+
+    Source: "HaLViT: Half of the Weights are Enough" (CVPR 2024 Workshops) and "Do deep neural networks
+    utilize the weight space efficiently?" (`arXiv 2401.16438 <https://arxiv.org/abs/2401.16438>`_).
+
+    Stands wherever mmpretrain's ``VisionTransformer`` stands: every argument of that class has the same
+    meaning and default here, ``arch`` apart, whose default is ``'tiny'``.
+
+    Args:
+        arch (str or dict): ``'micro'`` (width 192, 12 layers), ``'tiny'`` (384, 12 layers: the paper's
+            HaLViT-Tiny, DeiT-S's shape), ``'medium'`` (768, 12 layers: HaLViT-M, DeiT-B's shape), ``'large'``
+            (1024, 24 layers), any name that ``VisionTransformer`` knows, or a dict with ``embed_dims``,
+            ``num_layers``, ``num_heads`` and ``feedforward_channels``. Defaults to ``'tiny'``.
+        img_size (int or tuple): Expected height and width of an image, in pixels; other sizes are accepted at
+            run time. Defaults to 224.
+        patch_size (int or tuple): Height and width of a patch, in pixels. Defaults to 16.
+        in_channels (int): Channels of an image. Defaults to 3.
+        out_indices (int or Sequence[int]): Layers whose output is returned, from 0; negative ones count from
+            the end. Defaults to -1.
+        drop_rate (float): Dropout rate after each projection. Defaults to 0.
+        drop_path_rate (float): Stochastic depth rate of the last layer; it grows linearly from 0 at the first.
+            Defaults to 0.
+        qkv_bias (bool): Whether query, key and value have biases. Defaults to True.
+        norm_cfg (dict): Config of the norms. Defaults to ``dict(type='LN', eps=1e-6)``.
+        final_norm (bool): Whether the last layer's output is normalized. Defaults to True.
+        out_type (str): What is returned for each of ``out_indices``:
+
+            - ``'cls_token'``: the class token, shape (B, D);
+            - ``'featmap'``: the patch tokens as a map, shape (B, D, H, W);
+            - ``'avg_featmap'``: the normalized mean of the patch tokens, shape (B, D);
+            - ``'raw'``: all tokens, shape (B, N, D).
+
+            Defaults to ``'cls_token'``.
+        with_cls_token (bool): Whether a class token is put in front of the patches. Defaults to True.
+        frozen_stages (int): Number of first layers that are not trained, together with patch embedding,
+            position embedding and class token; they stay so after ``train()``. 0 or less freezes nothing.
+            Defaults to -1.
+        interpolate_mode (str): How position embeddings are resized. Defaults to ``'bicubic'``.
+        layer_scale_init_value (float or Tensor): First value of the layer scale; 0 means none. Defaults to 0.
+        patch_cfg (dict): Overrides for the patch embedding. Defaults to ``dict()``.
+        layer_cfgs (dict or Sequence[dict]): Overrides for all layers, or for each. Defaults to ``dict()``.
+        pre_norm (bool): Whether the tokens are normalized in front of the first layer. Defaults to False.
+        tie (str): Which part of a layer is tied: ``'both'``, ``'attn'``, ``'ffn'`` or ``'none'``. The last is
+            the control: parameter for parameter and key for key a ``VisionTransformer``. Defaults to ``'both'``.
+        with_cp (bool): Whether each layer's activations are computed again in the backward pass instead of
+            being kept. Defaults to False.
+        init_cfg (dict or list, optional): Initialization config of mmengine. Defaults to None.
+
+    Raises:
+        AssertionError: If ``arch`` or ``out_indices`` are not as above.
+        ValueError: If ``out_type``, ``tie``, ``frozen_stages`` or ``layer_cfgs`` are not as above.
+        RuntimeError: On loading weights of which fewer than 90 % of this backbone's parameters can be filled.
+
+    Examples:
+        >>> import torch
+        >>> from mmpretrain.registry import MODELS
+        >>> backbone = MODELS.build(dict(type='halvit_mm.HaLViT', arch='tiny', out_type='featmap'))
+        >>> backbone(torch.rand(1, 3, 224, 224))[0].shape
+        torch.Size([1, 384, 14, 14])
+        >>> sum(p.numel() for p in backbone.parameters())
+        11048832
+    """
+
+    arch_zoo = {
+        **VisionTransformer.arch_zoo,
+        # DeiT-T's shape
+        'micro': dict(embed_dims=192, num_layers=12, num_heads=3, feedforward_channels=768),
+        # DeiT-S's shape
+        'tiny': dict(embed_dims=384, num_layers=12, num_heads=6, feedforward_channels=1536),
+        # DeiT-B's shape
+        'medium': dict(embed_dims=768, num_layers=12, num_heads=12, feedforward_channels=3072),
+        # ViT-L's shape
+        'large': dict(embed_dims=1024, num_layers=24, num_heads=16, feedforward_channels=4096),
+    }
+
+    def __init__(
+        self,
+        arch: str | dict = 'tiny',
+        img_size: int | tuple[int, int] = 224,
+        patch_size: int | tuple[int, int] = 16,
+        in_channels: int = 3,
+        out_indices: int | Sequence[int] = -1,
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        qkv_bias: bool = True,
+        norm_cfg: dict = dict(type='LN', eps=1e-6),
+        final_norm: bool = True,
+        out_type: str = 'cls_token',
+        with_cls_token: bool = True,
+        frozen_stages: int = -1,
+        interpolate_mode: str = 'bicubic',
+        layer_scale_init_value: float | Tensor = 0.0,
+        patch_cfg: dict = dict(),
+        layer_cfgs: dict | Sequence[dict] = dict(),
+        pre_norm: bool = False,
+        tie: str = 'both',
+        with_cp: bool = False,
+        init_cfg: dict | list | None = None,
+    ) -> None:
+        arch_settings = self._resolve_arch(arch)
+        num_layers = arch_settings['num_layers']
+        if tie not in TIES:
+            raise ValueError(f'tie={tie!r} is unknown; choose from {", ".join(map(repr, TIES))}')
+        if frozen_stages > num_layers:
+            raise ValueError(f'frozen_stages={frozen_stages} exceeds the {num_layers} layers')
+        if isinstance(layer_cfgs, dict):
+            layer_cfgs = [layer_cfgs] * num_layers
+        if len(layer_cfgs) != num_layers:
+            raise ValueError(f'layer_cfgs has {len(layer_cfgs)} entries for {num_layers} layers')
+
+        # All of a VisionTransformer but its layers, which would be made in full only to be replaced.
+        super().__init__(
+            arch={**arch_settings, 'num_layers': 0},
+            img_size=img_size,
+            patch_size=patch_size,
+            in_channels=in_channels,
+            out_indices=0,
+            drop_rate=drop_rate,
+            norm_cfg=norm_cfg,
+            final_norm=final_norm,
+            out_type=out_type,
+            with_cls_token=with_cls_token,
+            interpolate_mode=interpolate_mode,
+            patch_cfg=patch_cfg,
+            pre_norm=pre_norm,
+            init_cfg=init_cfg,
+        )
+        self.arch_settings = arch_settings
+        self.num_layers = num_layers
+        self.out_indices = resolve_out_indices(out_indices, num_layers)
+        self.tie = tie
+        self.with_cp = with_cp
+
+        layer_type = TransformerEncoderLayer if tie == 'none' else TiedTransformerEncoderLayer
+        tie_cfg = {} if tie == 'none' else dict(tie=tie)
+        self.layers = ModuleList()
+        for drop_path, layer_cfg in zip(np.linspace(0, drop_path_rate, num_layers), layer_cfgs):
+            cfg = dict(
+                embed_dims=self.embed_dims,
+                num_heads=arch_settings['num_heads'],
+                feedforward_channels=arch_settings['feedforward_channels'],
+                layer_scale_init_value=layer_scale_init_value,
+                drop_rate=drop_rate,
+                drop_path_rate=float(drop_path),
+                qkv_bias=qkv_bias,
+                norm_cfg=norm_cfg,
+                **tie_cfg,
+            )
+            self.layers.append(layer_type(**{**cfg, **layer_cfg}))
+
+        self._register_load_state_dict_pre_hook(self._refuse_foreign_weights)
+        self.frozen_stages = frozen_stages
+        self.train()
+
+    @classmethod
+    def _resolve_arch(cls, arch: str | dict) -> dict:
+        if isinstance(arch, str):
+            assert arch.lower() in cls.arch_zoo, f'Arch {arch} is not in default archs {set(cls.arch_zoo)}'
+            return cls.arch_zoo[arch.lower()]
+        keys = {'embed_dims', 'num_layers', 'num_heads', 'feedforward_channels'}
+        assert keys <= {*arch}, f'Custom arch needs a dict with keys {keys}, got {arch}'
+        return arch
+
+    def init_weights(self) -> None:
+        # The host's own draws the position embedding anew over a checkpoint that is named in a list.
+        super(VisionTransformer, self).init_weights()
+        init_cfgs = self.init_cfg if isinstance(self.init_cfg, list) else [self.init_cfg]
+        if not any(cfg and cfg['type'] == 'Pretrained' for cfg in init_cfgs):
+            trunc_normal_(self.pos_embed, std=0.02)
+            if self.cls_token is not None:
+                trunc_normal_(self.cls_token, std=0.02)
+
+    def _refuse_foreign_weights(self, state_dict, prefix, *args) -> None:
+        """Stop a load that would leave most of the backbone as it was drawn.
+
+        mmengine loads what fits and mentions the rest in a warning. Of a plain ViT's checkpoint only norms and
+        embeddings fit a tied model, and it would train on as if it had been pretrained.
+        """
+        own = {prefix + name: value.shape for name, value in self.state_dict().items()}
+        given = {name: value.shape for name, value in state_dict.items() if name.startswith(prefix)}
+        unfilled = [name for name, shape in own.items() if given.get(name) != shape]
+        if len(unfilled) <= 0.1 * len(own):
+            return
+        unused = [name for name, shape in given.items() if own.get(name) != shape]
+        if any(name.endswith(('attn.qkv.weight', 'ffn.layers.0.0.weight')) for name in unused):
+            advice = (
+                "The weights are a plain ViT's. Build the model with tie='none' to use them as they are; "
+                'a tied model has no place for them and is trained from its own initialization.'
+            )
+        elif any(name.endswith(('attn.q_weight', 'ffn.weight')) for name in unused):
+            advice = f"The weights are a tied model's, and this one has tie={self.tie!r}. Build it with the same tie."
+        else:
+            advice = (
+                'Check that the checkpoint is of this arch and that its keys begin as the model expects; a whole '
+                "classifier is loaded into a backbone with init_cfg=dict(type='Pretrained', checkpoint=..., "
+                "prefix='backbone.')."
+            )
+        raise RuntimeError(
+            f'HaLViT refuses these weights: {len(unfilled)} of its {len(own)} parameters are missing or have '
+            f'another shape (first: {", ".join(unfilled[:3])}), and {len(unused)} of the {len(given)} that are given '
+            f'find no place (first: {", ".join(unused[:3]) or "none"}). {advice}'
+        )
+
+    def train(self, mode: bool = True) -> 'HaLViT':
+        super().train(mode)
+        if self.frozen_stages > 0:
+            self._freeze_stages()
+        return self
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Encode images.
+
+        Args:
+            x (Tensor): Images, shape (B, C, H, W), any H and W of at least one patch.
+
+        Returns:
+            tuple[Tensor]: For each of ``out_indices``, what ``out_type`` says.
+        """
+        x, patch_resolution = self.patch_embed(x)
+        if self.cls_token is None:
+            # Patches come as a transposed view, in which every later operation would stride or copy.
+            x = x.contiguous()
+        else:
+            x = torch.cat((self.cls_token.expand(x.shape[0], -1, -1), x), dim=1)
+        x = x + resize_pos_embed(
+            self.pos_embed,
+            self.patch_resolution,
+            patch_resolution,
+            mode=self.interpolate_mode,
+            num_extra_tokens=self.num_extra_tokens,
+        )
+        x = self.pre_norm(self.drop_after_pos(x))
+
+        outs = []
+        for i, layer in enumerate(self.layers):
+            recompute = self.with_cp and torch.is_grad_enabled()
+            x = checkpoint(layer, x, use_reentrant=False) if recompute else layer(x)
+            if i == self.num_layers - 1 and self.final_norm:
+                x = self.ln1(x)
+            if i in self.out_indices:
+                outs.append(self._format_output(x, patch_resolution))
+        return tuple(outs)
+
+
+def resolve_out_indices(out_indices: int | Sequence[int], num_layers: int) -> tuple[int, ...]:
+    """Bring indices of layers to the range from 0 to ``num_layers - 1``.
+
+    Args:
+        out_indices (int or Sequence[int]): Indices, negative ones from the end.
+        num_layers (int): Number of layers.
+
+    Returns:
+        tuple[int]: The same indices, none of them negative, in the given order.
+
+    Raises:
+        AssertionError: If an index is out of range, or if the indices are neither a number nor a sequence.
+    """
+    if isinstance(out_indices, int):
+        out_indices = [out_indices]
+    assert isinstance(out_indices, Sequence), (
+        f'"out_indices" must be a sequence or int, get {type(out_indices)} instead.'
+    )
+    for index in out_indices:
+        assert -num_layers <= index < num_layers, f'Invalid out_indices {index}: there are {num_layers} layers'
+    return tuple(index % num_layers for index in out_indices)

@@ -1,0 +1,5 @@
+from .tied_attention import TiedMultiheadAttention
+from .tied_ffn import TiedFFN
+from .transposed import transposed_linear
+
+__all__ = ['TiedFFN', 'TiedMultiheadAttention', 'transposed_linear']

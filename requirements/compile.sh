@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Resolve tested.in to tested.txt anew, for Python 3.10 to 3.12. Run it in the set-up environment: mmcv's source
+# package needs torch to tell its version.
+set -eu
+cd "$(dirname "$0")"
+{
+    echo "# Made by requirements/compile.sh from tested.in; installed without resolving."
+    # Both spellings of OpenCV are asked for and would overwrite each other; the headless one needs no libGL.
+    uv pip compile --quiet --universal --python-version 3.10 --no-build-isolation --no-annotate --no-header tested.in |
+        grep -v '^opencv-python=='
+} >tested.new
+mv tested.new tested.txt

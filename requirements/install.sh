@@ -1,0 +1,103 @@
+#!/usr/bin/env bash
+# Make .venv with the tested set and this package in it. A second call finds it done.
+#   [PYTHON=python3.12] requirements/install.sh
+set -eu
+cd "$(dirname "$0")/.."
+
+PYTHON=${PYTHON:-python3}
+VENV=$PWD/.venv
+LOG=$VENV/install.log
+STAMP=$VENV/.installed
+
+fail() {
+    echo "error: $*" >&2
+    exit 1
+}
+
+wanted=$(cat requirements/*.txt requirements/install.sh setup.py | cksum)
+if [ -f "$STAMP" ] && [ "$(cat "$STAMP")" = "$wanted" ]; then
+    exit 0
+fi
+
+command -v "$PYTHON" >/dev/null || fail "there is no $PYTHON; install Python 3.10, 3.11 or 3.12, or name one: PYTHON=..."
+version=$("$PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[:2])') || fail "$PYTHON does not run"
+case $version in
+3.10 | 3.11 | 3.12) ;;
+*) fail "$PYTHON is Python $version; 3.10, 3.11 or 3.12 is needed: name one with PYTHON=..." ;;
+esac
+"$PYTHON" -c 'import ensurepip, venv' 2>/dev/null ||
+    fail "$PYTHON has no venv; install it (on Debian and Ubuntu: apt-get install python$version-venv)"
+cxx=${CXX:-c++}
+command -v "$cxx" >/dev/null ||
+    fail "there is no C++ compiler ($cxx), and mmcv's operators are compiled; install one (apt-get install g++)"
+header=$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_paths()["include"])')/Python.h
+[ -f "$header" ] ||
+    fail "Python's headers are missing ($header); install them (apt-get install python$version-dev)"
+
+# An environment of another Python cannot be mended.
+if [ -x "$VENV/bin/python" ] && [ "$("$VENV/bin/python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')" != "$version" ]; then
+    rm -rf "$VENV"
+fi
+[ -x "$VENV/bin/python" ] || "$PYTHON" -m venv "$VENV"
+echo "Setting up $VENV with Python $version; details in $LOG"
+: >"$LOG"
+
+# Run one step with its output in the log; where it fails, tell the likely reason in one line.
+step() {
+    echo "  $1"
+    shift
+    if ! "$@" >>"$LOG" 2>&1; then
+        if grep -qiE 'No space left' "$LOG"; then
+            fail "the disk is full; about 8 GB are needed for $VENV and the package cache"
+        elif grep -qiE 'name resolution|dns error|connection (refused|reset|timed out)|error sending request|network is unreachable|Failed to establish a new connection|No matching distribution found for uv|tunnel error' "$LOG"; then
+            fail "the package index cannot be reached; check the network or your pip and uv settings (details: $LOG)"
+        fi
+        fail "this step failed: $* (details: $LOG)"
+    fi
+}
+
+export VIRTUAL_ENV=$VENV PATH=$VENV/bin:$PATH
+# Another set-up may be compiling mmcv at this moment.
+export UV_LOCK_TIMEOUT=3600
+# Without a CUDA compiler the operators are built for the CPU, whatever cards there are.
+command -v nvcc >/dev/null || export CUDA_VISIBLE_DEVICES=
+export MMCV_WITH_OPS=1 MAX_JOBS=${MAX_JOBS:-$(getconf _NPROCESSORS_ONLN)}
+
+has_operators() { python -c 'import torch, mmcv._ext'; }
+
+build_mmcv() {
+    uv pip install --verbose --no-deps --no-build-isolation "$@" "$(grep '^onedl-mmcv==' requirements/tested.txt)"
+}
+
+# mmcv's operators take long: show how far the compiler is.
+step_with_progress() {
+    local name=$1 started=$SECONDS
+    shift
+    step "$name" "$@" &
+    local pid=$!
+    while kill -0 $pid 2>/dev/null; do
+        sleep 5
+        if [ $(((SECONDS - started) / 5 % 6)) -eq 5 ]; then
+            done_files=$(grep -oE '\[[0-9]+/[0-9]+\]' "$LOG" | tail -n 1) || true
+            echo "    $(((SECONDS - started) / 60)) min ${done_files:+, files compiled $done_files}"
+        fi
+    done
+    wait $pid
+}
+
+step 'package installer' python -m pip install --quiet uv
+step 'build tools' uv pip install --no-deps $(grep -E '^(setuptools|wheel|ninja|psutil|packaging)==' requirements/tested.txt)
+step 'torch, torchvision and the other packages (2 to 3 GB)' \
+    sh -c "grep -v '^onedl-mmcv==' requirements/tested.txt | uv pip install --no-deps --no-build-isolation -r -"
+if ! has_operators 2>>"$LOG"; then
+    step_with_progress "mmcv with its operators (compiled once, about 11 minutes on 2 cores, if no wheel is cached)" build_mmcv
+    if ! has_operators 2>>"$LOG"; then
+        # The cached wheel was built against another torch, or without operators.
+        step_with_progress 'mmcv with its operators, compiled anew' build_mmcv --reinstall --no-cache
+    fi
+    has_operators 2>>"$LOG" || fail "mmcv's operators were compiled but cannot be loaded (details: $LOG)"
+fi
+step 'this package' uv pip install --no-deps --no-build-isolation --editable .
+python -m halvit_mm.check_env --quiet || fail 'the environment is not sound; what to do stands above'
+echo "$wanted" >"$STAMP"
+echo "Done in $((SECONDS / 60)) min $((SECONDS % 60)) s"

@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Test a checkpoint on several GPUs, or on several CPU ranks where there is no GPU.
+#   tools/dist_test.sh CONFIG CHECKPOINT GPUS [arguments of test.py]
+# On several machines, the same on each with NNODES, NODE_RANK, MASTER_ADDR and PORT in the environment.
+set -eu
+if [ $# -lt 3 ]; then
+    sed -n '2,4s/^# *//p' "$0" >&2
+    exit 2
+fi
+here=$(dirname "$0")
+PYTHONPATH="$here/..${PYTHONPATH:+:$PYTHONPATH}" \
+    exec python -m halvit_mm.engine "$here/test.py" "$3" "$1" "$2" "${@:4}"

@@ -1,0 +1,17 @@
+"""Write the handwritten digits that come with scikit-learn as PNG files in ImageNet's layout."""
+
+import argparse
+
+from halvit_mm.data import write_digits
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--root', default='data/digits', help='folder to write to (default: %(default)s)')
+    args = parser.parse_args()
+    counts = write_digits(args.root)
+    print(f'{args.root}: {counts["train"]} images in train, {counts["val"]} in val')
+
+
+if __name__ == '__main__':
+    main()
