@@ -3,13 +3,15 @@ dataset_type = 'CustomDataset'
 data_preprocessor = dict(num_classes=10, mean=[78.0, 78.0, 78.0], std=[96.0, 96.0, 96.0], to_rgb=True)
 
 enlarge = dict(type='Resize', scale=32, interpolation='bicubic', backend='pillow')
+# Both directions, any strength up to the range's end
+uniform = dict(magnitude_std='inf', prob=0.7, pad_val=0, interpolation='bilinear')
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     enlarge,
-    dict(type='Rotate', magnitude_range=(0.0, 8.0), pad_val=0, prob=0.7),
-    dict(type='Shear', magnitude_range=(0.0, 0.1), pad_val=0, prob=0.7, direction='horizontal'),
-    dict(type='Translate', magnitude_range=(0.0, 0.08), pad_val=0, prob=0.7, direction='horizontal'),
-    dict(type='Translate', magnitude_range=(0.0, 0.08), pad_val=0, prob=0.7, direction='vertical'),
+    dict(type='Rotate', magnitude_range=(0.0, 8.0), **uniform),
+    dict(type='Shear', magnitude_range=(0.0, 0.12), direction='horizontal', **uniform),
+    dict(type='Translate', magnitude_range=(0.0, 0.1), direction='horizontal', **uniform),
+    dict(type='Translate', magnitude_range=(0.0, 0.1), direction='vertical', **uniform),
     dict(type='PackInputs'),
 ]
 test_pipeline = [dict(type='LoadImageFromFile'), enlarge, dict(type='PackInputs')]
