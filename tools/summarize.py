@@ -6,7 +6,6 @@ from pathlib import Path
 
 from mmengine.config import Config, DictAction
 from mmpretrain.registry import MODELS
-from mmpretrain.utils import register_all_modules
 
 from halvit_mm.cost import count_parameters
 
@@ -20,7 +19,6 @@ def main() -> None:
     )
     args = parser.parse_args()
 
-    register_all_modules()
     cfg = Config.fromfile(args.config)
     twin_cfg = Config.fromfile(args.config)
     twin_cfg.merge_from_dict(args.twin)

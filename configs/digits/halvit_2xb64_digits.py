@@ -1,7 +1,7 @@
 # A HaLViT for two CPU ranks. Its untied twin: --cfg-options model.backbone.tie=none
 _base_ = [
     '../_base_/datasets/digits_bs64_32.py',
-    '../_base_/schedules/digits_adamw_80e.py',
+    '../_base_/schedules/digits_adamw_100e.py',
     '../_base_/default_runtime.py',
 ]
 

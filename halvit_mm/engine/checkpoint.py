@@ -1,5 +1,6 @@
 """Checkpoints that are either whole or not there."""
 
+import logging
 import os
 import re
 import zipfile
@@ -61,7 +62,7 @@ def find_latest_checkpoint(work_dir: str | os.PathLike) -> str | None:
         # A zip file's table of contents is at its end: a file that was cut has none.
         if zipfile.is_zipfile(file):
             return str(file)
-        print_log(f'{file} is not a whole checkpoint and is passed over.', logger='current', level='WARNING')
+        print_log(f'{file} is not a whole checkpoint and is passed over.', logger='current', level=logging.WARNING)
     return None
 
 

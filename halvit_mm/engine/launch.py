@@ -31,10 +31,10 @@ def init_cpu_ranks(cfg: Config) -> None:
         return
     if not dist.is_initialized():
         _RENDEZVOUS[launcher]()
-        options = {k: v for k, v in cfg.get('env_cfg', {}).get('dist_cfg', {}).items() if k == 'timeout'}
-        if 'timeout' in options:
-            options['timeout'] = timedelta(seconds=options['timeout'])
-        dist.init_process_group('gloo', **options)
+        dist_cfg = cfg.setdefault('env_cfg', {}).setdefault('dist_cfg', {})
+        dist_cfg['backend'] = 'gloo'
+        timeout = dist_cfg.get('timeout')
+        dist.init_process_group('gloo', timeout=timeout and timedelta(seconds=timeout))
     wrapper = cfg.get('model_wrapper_cfg') or dict(
         type='MMDistributedDataParallel',
         broadcast_buffers=False,

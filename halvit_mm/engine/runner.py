@@ -114,7 +114,7 @@ def load_config(path: str, options: dict | None = None) -> Config:
     """Read a config and merge options from the command line into it.
 
     Args:
-        path (str): A file, or ``package::path`` for a config that an installed package carries.
+        path (str): The file.
         options (dict, optional): Values by dotted key. Defaults to None.
 
     Returns:
@@ -123,7 +123,7 @@ def load_config(path: str, options: dict | None = None) -> Config:
     Raises:
         UserError: If there is no such file, or if it or one of its bases cannot be read.
     """
-    if '::' not in path and not Path(path).is_file():
+    if not Path(path).is_file():
         raise UserError(f'config {path} does not exist')
     try:
         cfg = Config.fromfile(path)

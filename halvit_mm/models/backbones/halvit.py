@@ -276,7 +276,12 @@ class HaLViT(VisionTransformer):
         if len(unfilled) <= 0.1 * len(own):
             return
         unused = [name for name, shape in given.items() if own.get(name) != shape]
-        if any(name.endswith(('attn.qkv.weight', 'ffn.layers.0.0.weight')) for name in unused):
+        if any(name.endswith('.pos_embed') for name in unused):
+            advice = (
+                "Their keys have a prefix that the model's have not. A whole classifier is loaded into a backbone with "
+                "init_cfg=dict(type='Pretrained', checkpoint=..., prefix='backbone.')."
+            )
+        elif any(name.endswith(('attn.qkv.weight', 'ffn.layers.0.0.weight')) for name in unused):
             advice = (
                 "The weights are a plain ViT's. Build the model with tie='none' to use them as they are; "
                 'a tied model has no place for them and is trained from its own initialization.'
@@ -284,11 +289,7 @@ class HaLViT(VisionTransformer):
         elif any(name.endswith(('attn.q_weight', 'ffn.weight')) for name in unused):
             advice = f"The weights are a tied model's, and this one has tie={self.tie!r}. Build it with the same tie."
         else:
-            advice = (
-                'Check that the checkpoint is of this arch and that its keys begin as the model expects; a whole '
-                "classifier is loaded into a backbone with init_cfg=dict(type='Pretrained', checkpoint=..., "
-                "prefix='backbone.')."
-            )
+            advice = 'Check that the checkpoint is of this arch.'
         raise RuntimeError(
             f'HaLViT refuses these weights: {len(unfilled)} of its {len(own)} parameters are missing or have '
             f'another shape (first: {", ".join(unfilled[:3])}), and {len(unused)} of the {len(given)} that are given '

@@ -1,0 +1,130 @@
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.fileio import load as load_yaml
+from mmengine.optim import build_optim_wrapper
+from mmpretrain.registry import MODELS
+
+from tests.utils import ROOT
+
+CONFIGS = sorted(path for path in (ROOT / 'configs').rglob('*.py') if '_base_' not in path.parts)
+IN1K = [path for path in CONFIGS if path.parent.name == 'halvit']
+
+
+def build(cfg: Config) -> torch.nn.Module:
+    with torch.device('meta'):
+        return MODELS.build(cfg.model)
+
+
+def groups_of(cfg: Config, model: torch.nn.Module) -> dict[str, dict]:
+    """The optimizer's group of each parameter."""
+    # Mixed precision needs a GPU; the optimizer is the same.
+    wrapper_cfg = {key: value for key, value in cfg.optim_wrapper.items() if key != 'loss_scale'}
+    wrapper = build_optim_wrapper(model, {**wrapper_cfg, 'type': 'OptimWrapper'})
+    names = {id(p): name for name, p in model.named_parameters()}
+    return {names[id(p)]: group for group in wrapper.optimizer.param_groups for p in group['params']}
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+def test_model_and_optimizer_are_built(path):
+    cfg = Config.fromfile(path)
+    model = build(cfg)
+    assert cfg.default_scope == 'mmpretrain'
+    assert groups_of(cfg, model).keys() == {name for name, _ in model.named_parameters()}
+
+
+@pytest.mark.parametrize('path', IN1K, ids=lambda path: path.stem)
+class TestDeitRecipe:
+    def test_learning_rate_fits_the_batch_in_the_name(self, path):
+        cfg = Config.fromfile(path)
+        assert cfg.train_dataloader.batch_size == 128
+        assert cfg.auto_scale_lr.base_batch_size == 8 * 128
+        assert cfg.optim_wrapper.optimizer.lr == 5e-4 * 8 * 128 / 512
+        assert cfg.optim_wrapper.optimizer.weight_decay == 0.05
+        assert 'clip_grad' not in cfg.optim_wrapper
+
+    def test_schedule(self, path):
+        cfg = Config.fromfile(path)
+        assert cfg.train_cfg.max_epochs == (600 if '600e' in path.stem else 300)
+        warm_up, cosine = cfg.param_scheduler
+        assert (warm_up.end, warm_up.start_factor) == (5, 1e-3)
+        assert (cosine.begin, cosine.eta_min) == (5, 1e-5)
+
+    def test_regularization(self, path):
+        cfg = Config.fromfile(path)
+        assert cfg.model.backbone.drop_path_rate == 0.1
+        assert cfg.model.head.loss.label_smooth_val == 0.1
+        assert [(a.type, a.alpha) for a in cfg.model.train_cfg.augments] == [('Mixup', 0.8), ('CutMix', 1.0)]
+        assert cfg.train_dataloader.sampler == dict(type='mmpretrain.RepeatAugSampler', num_repeats=3)
+        steps = {step.type: step for step in cfg.train_dataloader.dataset.pipeline}
+        randaugment, erasing = steps['RandAugment'], steps['RandomErasing']
+        assert (randaugment.num_policies, randaugment.magnitude_level, randaugment.magnitude_std) == (2, 9, 0.5)
+        assert (erasing.erase_prob, erasing.mode) == (0.25, 'rand')
+
+    def test_decay(self, path):
+        cfg = Config.fromfile(path)
+        model = build(cfg)
+        decayed = {name for name, group in groups_of(cfg, model).items() if group['weight_decay'] > 0}
+        matrices = {'attn.q_weight', 'attn.kv_weight', 'ffn.weight'}
+        layers = model.backbone.num_layers
+        expected = {f'backbone.layers.{i}.{matrix}' for i in range(layers) for matrix in matrices}
+        expected |= {'backbone.patch_embed.projection.weight', 'head.layers.head.weight'}
+        assert decayed == expected
+
+
+def test_layer_scale_does_not_decay():
+    cfg = Config.fromfile(ROOT / 'configs/halvit/halvit-tiny_8xb128_in1k.py')
+    cfg.model.backbone.update(arch='micro', layer_scale_init_value=1e-4)
+    cfg.model.head.in_channels = 192
+    groups = groups_of(cfg, build(cfg))
+    assert groups['backbone.layers.0.attn.gamma1.weight']['weight_decay'] == 0
+    assert groups['backbone.layers.0.ffn.gamma2.weight']['weight_decay'] == 0
+
+
+def test_layer_wise_decay_gives_each_layer_its_rate():
+    cfg = Config.fromfile(ROOT / 'configs/halvit/halvit-micro_8xb128_in1k.py')
+    cfg.optim_wrapper.constructor = 'mmpretrain.LearningRateDecayOptimWrapperConstructor'
+    cfg.optim_wrapper.paramwise_cfg = dict(layer_decay_rate=0.5)
+    groups = groups_of(cfg, build(cfg))
+    rates = {name: group['lr'] / cfg.optim_wrapper.optimizer.lr for name, group in groups.items()}
+    assert rates['head.layers.head.weight'] == 1
+    assert rates['backbone.layers.11.attn.q_weight'] == pytest.approx(0.5)
+    assert rates['backbone.layers.0.ffn.weight'] == pytest.approx(0.5**12)
+    assert rates['backbone.patch_embed.projection.weight'] == pytest.approx(0.5**13)
+
+
+@pytest.mark.parametrize(
+    ('name', 'parameters'), [('halvit-tiny_8xb128_in1k', 11_433_832), ('halvit-medium_8xb128_in1k', 44_100_328)]
+)
+def test_parameters_with_classifier(name, parameters):
+    model = build(Config.fromfile(ROOT / f'configs/halvit/{name}.py'))
+    assert sum(p.numel() for p in model.parameters()) == parameters
+
+
+def test_twin_of_the_digits_model_by_one_field():
+    cfg = Config.fromfile(ROOT / 'configs/digits/halvit_2xb64_digits.py')
+    cfg.merge_from_dict({'model.backbone.tie': 'none'})
+    names = {name for name, _ in build(cfg).named_parameters()}
+    assert 'backbone.layers.0.attn.qkv.weight' in names
+    assert 'backbone.layers.0.attn.q_weight' not in names
+
+
+INDEX = [
+    model
+    for metafile in load_yaml(ROOT / 'model-index.yml')['Import']
+    for model in load_yaml(ROOT / metafile)['Models']
+]
+
+
+def test_every_imagenet_config_is_in_the_index():
+    assert {ROOT / model['Config'] for model in INDEX} == set(IN1K)
+
+
+@pytest.mark.parametrize('entry', INDEX, ids=lambda entry: entry['Name'])
+def test_index_tells_the_truth(entry):
+    cfg = Config.fromfile(ROOT / entry['Config'])
+    assert entry['Name'] == Path(entry['Config']).stem
+    assert entry['Metadata']['Epochs'] == cfg.train_cfg.max_epochs
+    assert entry['Metadata']['Parameters'] == sum(p.numel() for p in build(cfg).parameters())

@@ -1,0 +1,437 @@
+import copy
+import io
+
+import pytest
+import torch
+import torch.nn.functional as F
+from mmengine.model import ExponentialMovingAverage
+from mmengine.runner.checkpoint import load_checkpoint
+from mmengine.runner.checkpoint import load_state_dict as mmengine_load_state_dict
+from mmpretrain.models.backbones import VisionTransformer
+from torch import distributed as dist
+from torch import multiprocessing
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.parallel import DistributedDataParallel
+
+from halvit_mm.models import HaLViT
+from tests.utils import (
+    TINY_ARCH,
+    assert_equal_gradients,
+    free_port,
+    gradients,
+    tie_gradients,
+    untie_state_dict,
+)
+
+SMALL = dict(arch=TINY_ARCH, img_size=32, patch_size=8)
+
+
+def make(**cfg) -> HaLViT:
+    torch.manual_seed(0)
+    model = HaLViT(**{**SMALL, **cfg})
+    model.init_weights()
+    return model
+
+
+def make_pair(**cfg) -> tuple[HaLViT, VisionTransformer]:
+    """A tied model in float64 and mmpretrain's plain ViT with the same function."""
+    tied = make(**cfg).double()
+    for parameter in tied.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    untied = VisionTransformer(**{**SMALL, **cfg}).double()
+    untied.load_state_dict(untie_state_dict(tied.state_dict()), strict=True)
+    return tied, untied
+
+
+def images(batch: int = 2, size: tuple[int, int] = (32, 32), dtype=torch.float) -> torch.Tensor:
+    return torch.randn(batch, 3, *size, generator=torch.Generator().manual_seed(1)).to(dtype)
+
+
+class TestStructure:
+    # Worked out by hand from the widths: patches and embeddings, L (2 D^2 + D M + 9 D + M), final norm
+    @pytest.mark.parametrize(
+        ('arch', 'tie', 'expected'),
+        [
+            ('tiny', 'both', 11_048_832),
+            ('medium', 'both', 43_331_328),
+            ('micro', 'both', 2_870_208),
+            ('tiny', 'none', 21_665_664),
+            ('tiny', 'attn', 11_048_832 + 12 * 384 * 1536),
+            ('tiny', 'ffn', 11_048_832 + 12 * 2 * 384 * 384),
+        ],
+    )
+    def test_parameters(self, arch, tie, expected):
+        with torch.device('meta'):
+            model = HaLViT(arch, tie=tie)
+        assert sum(p.numel() for p in model.parameters()) == expected
+
+    def test_closed_formula(self):
+        for arch, settings in HaLViT.arch_zoo.items():
+            d, m = settings['embed_dims'], settings['feedforward_channels']
+            layer = 2 * d * d + d * m + (3 * d + d) + (m + d) + 4 * d
+            expected = (3 * 16 * 16 + 1) * d + d + 197 * d + settings['num_layers'] * layer + 2 * d
+            with torch.device('meta'):
+                model = HaLViT(arch)
+            assert sum(p.numel() for p in model.parameters()) == expected, arch
+
+    def test_every_matrix_appears_once(self):
+        model = make()
+        names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
+        assert len(names) == len(set(names)) == len(model.state_dict())
+        storages = {p.untyped_storage().data_ptr() for p in model.parameters()}
+        assert len(storages) == len(names)
+        held = sum(p.untyped_storage().nbytes() for p in model.parameters())
+        assert held == 4 * sum(p.numel() for p in model.parameters())
+
+    @pytest.mark.parametrize('out_type', ['raw', 'cls_token', 'featmap', 'avg_featmap'])
+    @pytest.mark.parametrize('with_cls_token', [True, False])
+    def test_untied_is_the_plain_vit(self, out_type, with_cls_token):
+        if out_type == 'cls_token' and not with_cls_token:
+            with pytest.raises(ValueError, match='with_cls_token must be True'):
+                make(out_type=out_type, with_cls_token=False)
+            return
+        cfg = dict(out_type=out_type, with_cls_token=with_cls_token, out_indices=[0, -1])
+        ours = make(tie='none', **cfg).eval()
+        theirs = VisionTransformer(**SMALL, **cfg)
+        theirs.eval()  # returns None
+        for parameter in theirs.parameters():
+            torch.nn.init.normal_(parameter, std=0.2)
+        assert [*ours.state_dict()] == [*theirs.state_dict()]
+        ours.load_state_dict(theirs.state_dict(), strict=True)
+        for a, b in zip(ours(images()), theirs(images()), strict=True):
+            torch.testing.assert_close(a, b)
+
+    def test_tied_is_the_plain_vit_with_tied_weights(self):
+        cfg = dict(out_type='raw', out_indices=[0, 1, 2], qkv_bias=False, layer_scale_init_value=0.1, pre_norm=True)
+        tied, untied = make_pair(**cfg)
+        for a, b in zip(tied(images(dtype=torch.double)), untied(images(dtype=torch.double)), strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-10)
+
+    @pytest.mark.parametrize('tie', ['attn', 'ffn'])
+    def test_half_tied(self, tie):
+        model = make(tie=tie, drop_path_rate=0.1)
+        names = {name for name, _ in model.layers[0].named_parameters()}
+        assert ('attn.q_weight' in names) == (tie == 'attn')
+        assert ('ffn.weight' in names) == (tie == 'ffn')
+        assert model(images())[0].shape == (2, 24)
+
+    def test_stochastic_depth_grows_linearly(self):
+        model = make(drop_path_rate=0.2)
+        rates = [(layer.attn.out_drop.drop_prob, layer.ffn.dropout_layer.drop_prob) for layer in model.layers]
+        assert rates == [(0.0, 0.0), (0.1, 0.1), (0.2, 0.2)]
+
+    def test_layer_cfgs(self):
+        model = make(layer_cfgs=[dict(), dict(act_cfg=dict(type='ReLU')), dict(attn_drop_rate=0.3)])
+        assert isinstance(model.layers[1].ffn.activate, torch.nn.ReLU)
+        assert model.layers[2].attn.attn_drop == 0.3
+
+    def test_all_arguments_of_the_host_are_taken(self):
+        model = make(
+            in_channels=4,
+            drop_rate=0.1,
+            norm_cfg=dict(type='LN', eps=1e-3),
+            final_norm=False,
+            interpolate_mode='bilinear',
+            patch_cfg=dict(norm_cfg=dict(type='LN')),
+        )
+        assert not hasattr(model, 'ln1')
+        assert model.layers[0].ln1.eps == 1e-3
+        assert model.layers[0].ffn.ffn_drop.p == model.layers[0].attn.proj_drop.p == model.drop_after_pos.p == 0.1
+        assert model(torch.randn(1, 4, 32, 32))[0].shape == (1, 24)
+
+    @pytest.mark.parametrize(
+        ('cfg', 'error', 'message'),
+        [
+            (dict(arch='unknown'), AssertionError, 'Arch unknown is not in default archs'),
+            (dict(arch=dict(embed_dims=24)), AssertionError, 'Custom arch needs'),
+            (dict(out_indices={1: 1}), AssertionError, "get <class 'dict'>"),
+            (dict(out_indices=[0, 3]), AssertionError, 'Invalid out_indices 3'),
+            (dict(out_indices=(-4,)), AssertionError, 'Invalid out_indices -4'),
+            (dict(out_type='map'), ValueError, 'Unsupported `out_type` map'),
+            (dict(tie='all'), ValueError, "tie='all' is unknown; choose from 'both', 'attn', 'ffn', 'none'"),
+            (dict(frozen_stages=4), ValueError, 'frozen_stages=4 exceeds the 3 layers'),
+            (dict(layer_cfgs=[dict()]), ValueError, 'layer_cfgs has 1 entries for 3 layers'),
+            (dict(layer_cfgs=dict(ffn_type='swiglu_fused')), ValueError, "ffn_type='swiglu_fused'"),
+        ],
+    )
+    def test_refusals(self, cfg, error, message):
+        with pytest.raises(error, match=message):
+            HaLViT(**{**SMALL, **cfg})
+
+    def test_out_indices_of_the_caller_are_left_alone(self):
+        indices = [-1, 0]
+        assert make(out_indices=indices).out_indices == (2, 0)
+        assert indices == [-1, 0]
+        assert make(out_indices=(-2, -1)).out_indices == (1, 2)
+
+    def test_layer_depths(self):
+        model = make()
+        depths = {name: model.get_layer_depth('backbone.' + name, 'backbone.') for name, _ in model.named_parameters()}
+        assert depths['cls_token'] == depths['pos_embed'] == depths['patch_embed.projection.weight'] == (0, 5)
+        assert depths['layers.0.attn.q_weight'] == (1, 5)
+        assert depths['layers.2.ffn.weight'] == (3, 5)
+        assert depths['ln1.weight'] == model.get_layer_depth('head.fc.weight', 'backbone.') == (4, 5)
+
+
+class TestSizes:
+    @pytest.mark.parametrize('size', [(32, 32), (40, 24), (33, 77), (8, 8)])
+    @pytest.mark.parametrize('with_cls_token', [True, False])
+    def test_any_size(self, size, with_cls_token):
+        model = make(out_type='featmap', with_cls_token=with_cls_token)
+        assert model(images(1, size))[0].shape == (1, 24, -(-size[0] // 8), -(-size[1] // 8))
+
+    def test_position_embedding_is_resized_on_load(self):
+        source = make()
+        target = make(img_size=48)
+        target.load_state_dict(source.state_dict(), strict=True)
+        grid = source.pos_embed[0, 1:].reshape(1, 4, 4, 24).permute(0, 3, 1, 2)
+        grid = F.interpolate(grid, size=(6, 6), mode='bicubic', align_corners=False)
+        torch.testing.assert_close(target.pos_embed[0, 1:], grid[0].permute(1, 2, 0).reshape(36, 24))
+        torch.testing.assert_close(target.pos_embed[:, 0], source.pos_embed[:, 0])
+
+    def test_channels_last_images(self):
+        for with_cls_token in (True, False):
+            model = make(out_type='raw', with_cls_token=with_cls_token).eval()
+            x = images()
+            torch.testing.assert_close(model(x)[0], model(x.to(memory_format=torch.channels_last))[0])
+            channels_last = model.to(memory_format=torch.channels_last)
+            torch.testing.assert_close(channels_last(x)[0], model(x)[0])
+
+    def test_tokens_are_contiguous_without_a_class_token(self):
+        model = make(out_type='raw', with_cls_token=False, final_norm=False, out_indices=[0])
+        assert model(images())[0].is_contiguous()
+
+
+class TestInitialization:
+    def test_embeddings_are_drawn(self):
+        model = HaLViT(**SMALL)
+        assert model.pos_embed.abs().max() == 0
+        model.init_weights()
+        assert model.pos_embed.std().item() == pytest.approx(0.02, rel=0.2)
+        assert model.cls_token.abs().max() > 0
+
+    def test_init_cfg_by_layer_type(self):
+        model = HaLViT(**SMALL, init_cfg=dict(type='Constant', layer='Conv2d', val=3.0))
+        model.init_weights()
+        assert model.patch_embed.projection.weight.unique().tolist() == [3.0]
+
+    @pytest.mark.parametrize('as_list', [False, True])
+    def test_pretrained_weights_stay(self, tmp_path, as_list):
+        source = make()
+        classifier = {f'backbone.{name}': value for name, value in source.state_dict().items()}
+        torch.save(dict(state_dict={**classifier, 'head.fc.weight': torch.zeros(2)}), tmp_path / 'source.pth')
+        init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'source.pth'), prefix='backbone.')
+        torch.manual_seed(7)
+        target = HaLViT(**SMALL, init_cfg=[init_cfg] if as_list else init_cfg)
+        target.init_weights()
+        for name, value in target.state_dict().items():
+            assert torch.equal(value, source.state_dict()[name]), name
+
+
+class TestFreezing:
+    def test_stays_frozen_after_train(self):
+        model = make(frozen_stages=2, drop_rate=0.1)
+        assert model.train() is model
+        assert model.eval() is model
+        model.train()
+        frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
+        assert {'pos_embed', 'cls_token', 'patch_embed.projection.weight', 'layers.1.ffn.weight'} <= frozen
+        assert not any(name.startswith(('layers.2.', 'ln1.')) for name in frozen)
+        assert [layer.training for layer in model.layers] == [False, False, True]
+        assert not model.drop_after_pos.training
+        model(images())[0].sum().backward()
+        assert {name for name, p in model.named_parameters() if p.grad is None} == frozen
+
+    def test_all_layers(self):
+        model = make(frozen_stages=3)
+        assert not any(p.requires_grad for p in model.parameters())
+
+    def test_nothing_by_default(self):
+        assert all(p.requires_grad for p in make().parameters())
+        assert all(p.requires_grad for p in make(frozen_stages=0).parameters())
+
+
+class TestForeignWeights:
+    def test_plain_vit_into_tied_model(self):
+        plain = VisionTransformer(**SMALL).state_dict()
+        for load in (
+            lambda: make().load_state_dict(plain, strict=False),
+            lambda: mmengine_load_state_dict(make(), plain, strict=False),
+        ):
+            with pytest.raises(
+                RuntimeError, match=r"layers\.0\.attn\.q_weight.*layers\.0\.attn\.qkv\.weight.*tie='none'"
+            ):
+                load()
+
+    def test_tied_weights_into_plain_model(self):
+        with pytest.raises(RuntimeError, match="this one has tie='none'. Build it with the same tie"):
+            make(tie='none').load_state_dict(make().state_dict(), strict=False)
+
+    def test_other_arch(self, tmp_path):
+        other = make(arch={**TINY_ARCH, 'num_layers': 2})
+        with pytest.raises(RuntimeError, match=r'layers\.2\.ln1\.weight.*Check that the checkpoint is of this arch'):
+            make().load_state_dict(other.state_dict(), strict=False)
+        wider = make(arch={**TINY_ARCH, 'embed_dims': 48})
+        with pytest.raises(RuntimeError, match='of its 39 parameters are missing or have another shape'):
+            make().load_state_dict(wider.state_dict(), strict=False)
+
+    def test_wrong_prefix(self, tmp_path):
+        state = {f'backbone.{name}': value for name, value in make().state_dict().items()}
+        torch.save(dict(state_dict=state), tmp_path / 'classifier.pth')
+        with pytest.raises(RuntimeError, match="prefix='backbone.'"):
+            load_checkpoint(make(), str(tmp_path / 'classifier.pth'), strict=False)
+
+    def test_a_missing_tenth_is_let_through(self):
+        state = make().state_dict()
+        for name in ('ln1.weight', 'ln1.bias', 'cls_token'):
+            del state[name]
+        incompatible = make().load_state_dict(state, strict=False)
+        assert sorted(incompatible.missing_keys) == ['cls_token', 'ln1.bias', 'ln1.weight']
+        for name in ('pos_embed', 'layers.0.ln1.weight'):
+            del state[name]
+        with pytest.raises(RuntimeError, match='5 of its 39 parameters'):
+            make().load_state_dict(state, strict=False)
+
+
+class TestGradients:
+    """Of every shared matrix: the sum of the untied twin's two, in float64 to 1e-10."""
+
+    def expected(self, x, untied) -> dict[str, torch.Tensor]:
+        untied(x)[0].square().sum().backward()
+        return tie_gradients(gradients(untied))
+
+    @pytest.mark.parametrize('with_cp', [False, True])
+    @pytest.mark.parametrize('compiled', [False, True])
+    def test_against_untied_twin(self, compiled, with_cp):
+        tied, untied = make_pair()
+        tied.with_cp = with_cp
+        x = images(dtype=torch.double)
+        if compiled:
+            # Inductor's fused attention has no backward pass in float64 (torch 2.10, plain ViTs as well).
+            with sdpa_kernel(SDPBackend.MATH):
+                torch.compile(tied)(x)[0].square().sum().backward()
+        else:
+            tied(x)[0].square().sum().backward()
+        assert_equal_gradients(gradients(tied), self.expected(x, untied), 1e-10)
+
+    def test_compiled_fused_attention(self):
+        grads = []
+        for compiled in (False, True):
+            model = make()
+            out = (torch.compile(model) if compiled else model)(images())[0]
+            (out * torch.linspace(-1, 1, 48).view(2, 24)).sum().backward()
+            grads.append(gradients(model))
+        assert_equal_gradients(*grads, 1e-5)
+
+    def test_checkpointing_keeps_fewer_activations(self):
+        kept = {}
+        for with_cp in (False, True):
+            model = make(with_cp=with_cp)
+            sizes = []
+            with torch.autograd.graph.saved_tensors_hooks(lambda t, s=sizes: s.append(t.numel()) or t, lambda t: t):
+                model(images(8))
+            kept[with_cp] = sum(sizes)
+        assert kept[True] < 0.5 * kept[False]
+
+    @pytest.mark.parametrize('with_cp', [False, True])
+    def test_over_two_ranks(self, with_cp, tmp_path):
+        multiprocessing.spawn(_rank, args=(free_port(), with_cp, str(tmp_path / 'grads.pth')), nprocs=2)
+        tied, untied = make_pair()
+        x = images(4, dtype=torch.double)
+        (untied(x)[0].square().sum() / 2).backward()
+        ours = torch.load(tmp_path / 'grads.pth')
+        assert_equal_gradients(ours, tie_gradients(gradients(untied)), 1e-10)
+        assert ours.keys() == dict(tied.named_parameters()).keys()
+
+
+def _rank(rank: int, port: int, with_cp: bool, out: str) -> None:
+    dist.init_process_group('gloo', init_method=f'tcp://127.0.0.1:{port}', rank=rank, world_size=2)
+    tied, _ = make_pair()
+    tied.with_cp = with_cp
+    model = DistributedDataParallel(tied)
+    model(images(4, dtype=torch.double).chunk(2)[rank])[0].square().sum().backward()
+    if rank == 0:
+        torch.save(gradients(tied), out)
+    dist.destroy_process_group()
+
+
+class TestSurroundings:
+    @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+    @pytest.mark.parametrize('tie', ['both', 'none'])
+    def test_autocast(self, dtype, tie):
+        model = make(tie=tie)
+        expected = model(images())[0]
+        with torch.autocast('cpu', dtype):
+            out = model(images())[0]
+        torch.testing.assert_close(out.float(), expected, rtol=0.05, atol=0.05)
+        out.float().square().sum().backward()
+        assert all(torch.isfinite(p.grad).all() and p.grad.dtype == torch.float for p in model.parameters())
+
+    def test_autocast_casts_each_matrix_once(self):
+        model = make(arch={**TINY_ARCH, 'num_layers': 1})
+        with (
+            torch.profiler.profile(record_shapes=True, acc_events=True) as profile,
+            torch.autocast('cpu', torch.bfloat16),
+        ):
+            model(images())
+        shapes = [e.input_shapes[0] for e in profile.events() if e.name == 'aten::_to_copy']
+        assert shapes.count([24, 24]) == 2
+        assert shapes.count([40, 24]) == 1
+
+    def test_compile_in_both_modes(self):
+        model = make(drop_path_rate=0.0)
+        compiled = torch.compile(model)
+        torch.testing.assert_close(compiled(images())[0], model(images())[0], rtol=1e-4, atol=1e-5)
+        model.eval()
+        with torch.no_grad():
+            torch.testing.assert_close(compiled(images())[0], model(images())[0], rtol=1e-4, atol=1e-5)
+
+    @pytest.mark.parametrize('out_type', ['cls_token', 'featmap'])
+    def test_export(self, out_type):
+        model = make(out_type=out_type).eval()
+        batch = torch.export.Dim('batch', min=1, max=64)
+        exported = torch.export.export(model, (images(2),), dynamic_shapes=dict(x={0: batch}))
+        torch.testing.assert_close(exported.module()(images(5))[0], model(images(5))[0])
+        held = sum(value.numel() for value in exported.state_dict.values())
+        assert held == sum(p.numel() for p in model.parameters())
+
+    def test_trace(self):
+        model = make(out_type='raw').eval()
+        traced = torch.jit.trace(model, images(2))
+        torch.testing.assert_close(traced(images(2))[0], model(images(2))[0])
+        buffer = io.BytesIO()
+        torch.jit.save(traced, buffer)
+        assert sum(p.numel() for p in traced.parameters()) == sum(p.numel() for p in model.parameters())
+
+    def test_deepcopy(self):
+        model = make(frozen_stages=1)
+        clone = copy.deepcopy(model)
+        torch.testing.assert_close(clone(images())[0], model(images())[0])
+        assert not {p.data_ptr() for p in clone.parameters()} & {p.data_ptr() for p in model.parameters()}
+        with torch.no_grad():
+            clone.layers[2].ffn.weight.zero_()
+        assert model.layers[2].ffn.weight.abs().max() > 0
+        with pytest.raises(RuntimeError, match='refuses these weights'):
+            clone.load_state_dict(VisionTransformer(**SMALL).state_dict(), strict=False)
+
+    def test_moving_average(self):
+        model = make()
+        average = ExponentialMovingAverage(model, momentum=0.5)
+        average.update_parameters(model)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(1.0)
+        average.update_parameters(model)
+        moved, now = average.module.state_dict(), model.state_dict()
+        assert moved.keys() == now.keys()
+        for name, value in moved.items():
+            torch.testing.assert_close(value, now[name] - 0.5)
+        fresh = ExponentialMovingAverage(make())
+        fresh.load_state_dict(average.state_dict())
+
+    def test_state_dict_is_half(self):
+        buffers = {tie: io.BytesIO() for tie in ('both', 'none')}
+        arch = dict(embed_dims=96, num_layers=4, num_heads=3, feedforward_channels=384)
+        for tie, buffer in buffers.items():
+            torch.save(make(arch=arch, tie=tie).state_dict(), buffer)
+        assert buffers['both'].tell() < 0.56 * buffers['none'].tell()

@@ -1,0 +1,76 @@
+"""What stops the set-up tells so in one line. The set-up itself is what these tests run in."""
+
+import os
+import shutil
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from tests.utils import ROOT, run
+
+
+@pytest.fixture
+def clone(tmp_path) -> Path:
+    for name in ('requirements', 'setup.py'):
+        source = ROOT / name
+        (shutil.copytree if source.is_dir() else shutil.copy2)(source, tmp_path / name)
+    return tmp_path
+
+
+def told(clone: Path, **variables: str) -> str:
+    failed = run(clone / 'requirements/install.sh', cwd=clone, check=False, **variables)
+    assert failed.returncode != 0
+    assert 'Traceback' not in failed.stdout
+    errors = [line for line in failed.stdout.splitlines() if line.startswith('error: ')]
+    assert len(errors) == 1, failed.stdout
+    assert failed.stdout.splitlines()[-1] == errors[0]
+    return errors[0]
+
+
+def fake_python(folder: Path, body: str) -> str:
+    python = folder / 'fake-python'
+    python.write_text(f'#!/bin/sh\n{body}\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    return str(python)
+
+
+def test_no_python(clone):
+    assert 'there is no absent-python' in told(clone, PYTHON='absent-python')
+
+
+@pytest.mark.parametrize('version', ['3.9', '3.13'])
+def test_wrong_python(clone, version):
+    python = fake_python(clone, f'case "$*" in *version_info*) echo {version}; exit;; esac')
+    assert f'is Python {version}; 3.10, 3.11 or 3.12 is needed' in told(clone, PYTHON=python)
+
+
+def test_no_compiler(clone):
+    assert 'there is no C++ compiler (absent-c++)' in told(clone, CXX='absent-c++', PYTHON=sys.executable)
+
+
+def test_no_headers(clone):
+    python = fake_python(clone, 'case "$*" in *include*) echo /nowhere; exit;; esac')
+    assert "Python's headers are missing (/nowhere/Python.h)" in told(clone, PYTHON=python)
+
+
+def test_no_venv(clone):
+    python = fake_python(clone, 'case "$*" in *ensurepip*) exit 1;; esac')
+    assert 'has no venv; install it' in told(clone, PYTHON=python)
+
+
+def test_no_network(clone):
+    dead = 'http://127.0.0.1:9/simple'
+    variables = dict(
+        PIP_INDEX_URL=dead, PIP_EXTRA_INDEX_URL='', PIP_FIND_LINKS='', PIP_RETRIES='0', PIP_NO_CACHE_DIR='1'
+    )
+    assert Path(sysconfig.get_paths()['include'], 'Python.h').is_file()
+    line = told(clone, PYTHON=sys.executable, PIP_CONFIG_FILE=os.devnull, **variables)
+    assert 'the package index cannot be reached' in line
+
+
+def test_second_call_finds_it_done():
+    if not (ROOT / '.venv/.installed').is_file():
+        pytest.skip('this checkout was not set up by requirements/install.sh')
+    assert run(ROOT / 'requirements/install.sh').stdout == ''

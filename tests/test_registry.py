@@ -1,0 +1,67 @@
+"""Found by name from anywhere, in a new process, with no other import."""
+
+import sys
+
+import pytest
+
+from tests.utils import run
+
+
+def python(code: str, cwd) -> str:
+    return run(sys.executable, '-c', code, cwd=cwd).stdout
+
+
+@pytest.mark.parametrize('host', ['mmpretrain', 'mmdet', 'mmengine'])
+def test_backbone_is_built(host, tmp_path):
+    code = (
+        f'from {host}.registry import MODELS\n'
+        "model = MODELS.build(dict(type='halvit_mm.HaLViT', arch='tiny'))\n"
+        'print(sum(p.numel() for p in model.parameters()))'
+    )
+    assert python(code, tmp_path).split()[-1] == '11048832'
+
+
+@pytest.mark.parametrize(('host', 'layer'), [('mmdet', 'TiedFFN'), ('mmengine', 'TiedMultiheadAttention')])
+def test_layers_are_found(host, layer, tmp_path):
+    code = f"from {host}.registry import MODELS\nprint(MODELS.get('halvit_mm.{layer}').__name__)"
+    assert python(code, tmp_path).split()[-1] == layer
+
+
+def test_importing_the_package_imports_nothing_heavy(tmp_path):
+    code = (
+        'import sys, halvit_mm\n'
+        "print([name for name in ('torch', 'numpy', 'mmengine', 'mmcv', 'mmpretrain', 'mmdet') if name in sys.modules])"
+    )
+    assert python(code, tmp_path).strip() == '[]'
+
+
+def test_registry_imports_neither_host(tmp_path):
+    code = (
+        'import sys, halvit_mm.registry\n'
+        "print([name for name in ('mmcv', 'mmpretrain', 'mmdet') if name in sys.modules])"
+    )
+    assert python(code, tmp_path).strip().splitlines()[-1] == '[]'
+
+
+@pytest.mark.parametrize('first', ['halvit_mm', 'mmengine'])
+def test_prefix_is_known_whichever_comes_first(first, tmp_path):
+    second = {'halvit_mm': 'mmengine', 'mmengine': 'halvit_mm'}[first]
+    code = (
+        f'import {first}, {second}\n'
+        'from mmengine.config.utils import MODULE2PACKAGE\n'
+        "print(MODULE2PACKAGE['halvit_mm'], len(MODULE2PACKAGE) > 10)"
+    )
+    assert python(code, tmp_path).split()[-2:] == ['halvit_mm', 'True']
+
+
+def test_config_is_inherited_by_package_path(tmp_path):
+    (tmp_path / 'mine.py').write_text(
+        "_base_ = 'halvit_mm::halvit/halvit-tiny_8xb128_in1k.py'\nmodel = dict(head=dict(num_classes=7))\n"
+    )
+    code = (
+        'import halvit_mm\n'
+        'from mmengine.config import Config\n'
+        "cfg = Config.fromfile('mine.py')\n"
+        'print(cfg.model.backbone.arch, cfg.model.head.num_classes, cfg.train_cfg.max_epochs)'
+    )
+    assert python(code, tmp_path).split()[-3:] == ['tiny', '7', '300']

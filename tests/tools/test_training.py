@@ -1,0 +1,297 @@
+"""The tools as processes, on real images."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.utils import ROOT, environment, free_port, run
+
+CONFIG = 'configs/digits/halvit_2xb64_digits.py'
+TINY_MODEL = [
+    'model.backbone.arch.embed_dims=24',
+    'model.backbone.arch.num_layers=2',
+    'model.backbone.arch.feedforward_channels=48',
+    'model.head.in_channels=24',
+]
+
+# The warm-up alone is longer.
+ONE_EPOCH = ['train_cfg.max_epochs=1', 'param_scheduler=None']
+
+
+@pytest.fixture(scope='module')
+def digits(tmp_path_factory) -> list[str]:
+    """Options that point a config at the digits."""
+    root = tmp_path_factory.mktemp('digits')
+    run(sys.executable, 'tools/prepare_digits.py', '--root', root)
+    return [f'{split}_dataloader.dataset.data_root={root}' for split in ('train', 'val', 'test')]
+
+
+def weights(path) -> dict[str, torch.Tensor]:
+    return torch.load(path, map_location='cpu', weights_only=False)['state_dict']
+
+
+def assert_same_weights(a, b) -> None:
+    a, b = weights(a), weights(b)
+    assert a.keys() == b.keys()
+    for name, value in a.items():
+        assert torch.equal(value, b[name]), name
+
+
+@pytest.mark.long
+def test_train_and_test_on_two_ranks(digits, tmp_path):
+    options = ['--cfg-options', *digits, *TINY_MODEL]
+    trained = run('tools/dist_train.sh', CONFIG, '2', '--work-dir', tmp_path, *options, *ONE_EPOCH)
+    assert 'Distributed launcher: pytorch' in trained.stdout
+    assert 'Distributed training: True' in trained.stdout
+    assert 'GPU number: 2' in trained.stdout
+    checkpoint = tmp_path / 'epoch_1.pth'
+    tested = run(
+        *('tools/dist_test.sh', CONFIG, checkpoint, '2', '--work-dir', tmp_path / 'test'),
+        *('--out', tmp_path / 'metrics.json', '--out-item', 'metrics', *options),
+    )
+    top1 = json.loads((tmp_path / 'metrics.json').read_text())['accuracy/top1']
+    # The same number as in training, and of all 360 images
+    assert f'accuracy/top1: {top1:.4f}' in trained.stdout
+    assert f'accuracy/top1: {top1:.4f}' in tested.stdout
+    assert (top1 * 3.6) == pytest.approx(round(top1 * 3.6), abs=1e-3)
+
+    summary = run(
+        *(sys.executable, 'tools/summarize.py', CONFIG, '--metrics', tmp_path / 'metrics.json'),
+        *('--twin', 'model.backbone.tie=none'),
+    )
+    assert (
+        f'halvit_mm.HaLViT: top-1 {top1:.2f} %, 360,682 parameters; its twin has 692,458 (0.52 times)' in summary.stdout
+    )
+
+
+@pytest.mark.long
+def test_number_of_ranks_does_not_change_the_losses(digits, tmp_path):
+    losses = {}
+    for ranks, batch in ((1, 64), (2, 32)):
+        out = tmp_path / f'{ranks}.json'
+        config = tmp_path / f'{ranks}.py'
+        config.write_text(
+            f'_base_ = {str(ROOT / CONFIG)!r}\n'
+            "custom_imports = dict(imports='tests.engine.loss_recorder')\n"
+            f"custom_hooks = [dict(type='LossRecorder', out={str(out)!r})]\n"
+        )
+        run(
+            *('tools/dist_train.sh', config, str(ranks), '--work-dir', tmp_path / str(ranks), '--no-validate'),
+            *('--cfg-options', *digits, *TINY_MODEL, f'train_dataloader.batch_size={batch}', *ONE_EPOCH),
+            *('default_hooks.checkpoint.interval=-1', 'randomness.seed=5'),
+            PYTHONPATH=str(ROOT),
+        )
+        losses[ranks] = json.loads(out.read_text())
+    # 22 batches of 64 are whole; the last one is filled up for two ranks.
+    assert len(losses[1]) == len(losses[2]) == 23
+    np.testing.assert_allclose(losses[1][:22], losses[2][:22], rtol=0, atol=1e-4)
+    assert losses[1][21] < losses[1][0]
+
+
+def start(config, work_dir, *options: str) -> subprocess.Popen:
+    command = ['tools/dist_train.sh', str(config), '2', '--work-dir', str(work_dir), '--no-validate', '--resume']
+    log = open(work_dir.with_suffix('.log'), 'a')  # noqa: SIM115 - the process writes to it
+    return subprocess.Popen(
+        [*command, '--cfg-options', *options],
+        cwd=ROOT,
+        env=environment(),
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+    )
+
+
+@pytest.mark.long
+def test_killed_training_ends_with_the_same_weights(digits, tmp_path):
+    options = [
+        *(*digits, *TINY_MODEL, 'model.backbone.drop_path_rate=0.2', 'train_cfg.max_epochs=6'),
+        *('default_hooks.checkpoint.interval=1', 'train_dataloader.num_workers=1'),
+        *('train_dataloader.persistent_workers=True', 'randomness.seed=None', 'env_cfg.dist_cfg.timeout=120'),
+    ]
+    config = tmp_path / 'config.py'
+    config.write_text(
+        f'_base_ = {str(ROOT / CONFIG)!r}\n'
+        "custom_hooks = [dict(type='EMAHook', momentum=0.01)]\n"
+        "model = dict(train_cfg=dict(augments=[dict(type='Mixup', alpha=0.8)]))\n"
+    )
+    killed, whole = tmp_path / 'killed', tmp_path / 'whole'
+    random.seed(0)
+    for epoch in (1, 2):
+        process = start(config, killed, *options)
+        deadline = time.monotonic() + 200
+        while not (killed / f'epoch_{epoch}.pth').exists():
+            assert process.poll() is None, (tmp_path / 'killed.log').read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        time.sleep(random.uniform(0, 0.5))
+        # All at once, as on a machine that goes down: torchrun, the ranks and their loaders.
+        subprocess.run(['pkill', '-KILL', '-s', str(os.getsid(process.pid))], check=True)
+        process.wait()
+    last = max(killed.glob('epoch_*.pth'), key=lambda path: int(path.stem[6:]))
+    # As if the kill had come while the next one was written by mmengine itself
+    (killed / 'epoch_3.pth').write_bytes(last.read_bytes()[: last.stat().st_size // 2])
+    (killed / 'last_checkpoint').write_text(str(killed / 'epoch_3.pth'))
+    assert start(config, killed, *options).wait(timeout=200) == 0, (tmp_path / 'killed.log').read_text()
+    log = (tmp_path / 'killed.log').read_text()
+    assert 'epoch_3.pth is not a whole checkpoint and is passed over' in log
+    assert 'resumed epoch: 2' in log
+
+    seed = torch.load(killed / 'epoch_6.pth', weights_only=False)['meta']['seed']
+    options = [option for option in options if not option.startswith('randomness')]
+    assert start(config, whole, *options, f'randomness.seed={seed}').wait(timeout=200) == 0
+    assert_same_weights(killed / 'epoch_6.pth', whole / 'epoch_6.pth')
+    ends = [torch.load(path / 'epoch_6.pth', weights_only=False) for path in (killed, whole)]
+    for a, b in zip(*(end['ema_state_dict'].values() for end in ends), strict=True):
+        assert torch.equal(a, b)
+    for a, b in zip(*(end['optimizer']['state'].values() for end in ends), strict=True):
+        assert torch.equal(a['exp_avg_sq'], b['exp_avg_sq'])
+
+
+@pytest.fixture(scope='module')
+def imagenet(tmp_path_factory):
+    """A folder in ImageNet's layout, with as many classes as it has and an image or two in some of them."""
+    from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
+
+    assert len(IMAGENET_CATEGORIES) == 1000
+    root = tmp_path_factory.mktemp('imagenet')
+    pixels = np.random.default_rng(0)
+    for split, count in (('train', 24), ('val', 6)):
+        for i in range(1000):
+            folder = root / split / f'n{i:08d}'
+            folder.mkdir(parents=True)
+            if i < count:
+                size = pixels.integers(60, 300, 2)
+                noise = pixels.integers(0, 255, (*size, 3), dtype=np.uint8)
+                Image.fromarray(noise).save(folder / f'image_{i}.JPEG')
+    return root
+
+
+@pytest.mark.long
+@pytest.mark.parametrize('config', ['halvit-micro_8xb128_in1k'])
+def test_imagenet_config(imagenet, tmp_path, config):
+    (tmp_path / 'data').mkdir()
+    (tmp_path / 'data' / 'imagenet').symlink_to(imagenet)
+    # Unchanged but for sizes: from a folder in which data/imagenet lies
+    trained = run(
+        *(ROOT / 'tools/dist_train.sh', ROOT / f'configs/halvit/{config}.py', '2', '--auto-scale-lr', '--cfg-options'),
+        *(*ONE_EPOCH, 'train_dataloader.batch_size=4', 'default_hooks.logger.interval=1'),
+        *('train_dataloader.num_workers=1', 'val_dataloader.num_workers=1', 'val_dataloader.batch_size=4'),
+        cwd=tmp_path,
+    )
+    assert 'LR is set based on batch size of 1024 and the current batch size is 8' in trained.stdout
+    assert 'Epoch(train) [1][3/3]' in trained.stdout
+    assert 'accuracy/top5' in trained.stdout
+    assert (tmp_path / f'work_dirs/{config}/epoch_1.pth').is_file()
+
+
+@pytest.mark.long
+def test_the_hosts_own_tool_runs_our_config(digits, tmp_path):
+    import mmpretrain
+
+    tool = os.path.join(os.path.dirname(mmpretrain.__file__), '.mim/tools/train.py')
+    trained = run(
+        *(sys.executable, tool, CONFIG, '--work-dir', tmp_path, '--cfg-options', *digits, *TINY_MODEL),
+        *ONE_EPOCH,
+    )
+    assert 'accuracy/top1' in trained.stdout
+
+
+class TestErrors:
+    """One clear line, at once, and nothing else."""
+
+    def told(self, *command, **variables) -> str:
+        failed = run(*command, check=False, **variables)
+        assert failed.returncode == 2
+        assert 'Traceback' not in failed.stdout
+        lines = [line for line in failed.stdout.splitlines() if 'Warning' not in line and line.strip()]
+        assert len(lines) == 1, failed.stdout
+        return lines[0]
+
+    def test_missing_config(self):
+        assert self.told('tools/dist_train.sh', 'absent.py', '2') == 'error: config absent.py does not exist'
+
+    def test_busy_port(self):
+        import socket
+
+        with socket.socket() as other:
+            other.bind(('', 0))
+            other.listen()
+            port = other.getsockname()[1]
+            line = self.told('tools/dist_train.sh', CONFIG, '2', PORT=str(port))
+        assert line.startswith(f'error: port {port} on 127.0.0.1 cannot be used')
+
+    def test_missing_data(self):
+        options = ('--cfg-options', 'train_dataloader.dataset.data_root=absent')
+        for tool in (['tools/dist_train.sh', CONFIG, '2'], [sys.executable, 'tools/train.py', CONFIG]):
+            assert self.told(*tool, *options).startswith('error: train_dataloader: absent does not exist')
+
+    def test_usage(self):
+        for script in ('dist_train', 'dist_test', 'slurm_train', 'slurm_test'):
+            failed = run(f'tools/{script}.sh', check=False)
+            assert failed.returncode == 2
+            assert f'tools/{script}.sh' in failed.stdout
+
+    def test_help_is_the_hosts(self):
+        for tool in ('train', 'test'):
+            shown = run(sys.executable, f'tools/{tool}.py', '--help').stdout
+            for option in ('--work-dir', '--amp', '--cfg-options', '--launcher', '--local-rank', '--local_rank'):
+                assert option in shown
+
+    @pytest.mark.long
+    def test_a_rank_that_fails(self, digits):
+        failed = run(
+            *('tools/dist_train.sh', CONFIG, '2', '--cfg-options', *digits, 'optim_wrapper.optimizer.type=Absent'),
+            check=False,
+        )
+        assert failed.returncode == 2
+        assert 'Absent' in failed.stdout
+        assert failed.stdout.splitlines()[-1].startswith('error: rank ')
+
+
+@pytest.mark.long
+def test_slurm_ranks_on_cpu(digits, tmp_path):
+    """What srun gives each task, without srun: two processes with Slurm's variables."""
+    port = str(free_port())
+    slurm = dict(SLURM_NTASKS='2', SLURM_NODELIST='localhost', MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
+    tasks = [
+        subprocess.Popen(
+            [sys.executable, 'tools/train.py', CONFIG, '--work-dir', str(tmp_path), '--launcher=slurm', '--cfg-options']
+            + [*digits, *TINY_MODEL, *ONE_EPOCH],
+            cwd=ROOT,
+            env=environment(**slurm, SLURM_PROCID=str(i), SLURM_LOCALID=str(i)),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    outputs = [task.communicate(timeout=200)[0] for task in tasks]
+    assert [task.returncode for task in tasks] == [0, 0], outputs
+    assert 'GPU number: 2' in outputs[0]
+    assert (tmp_path / 'epoch_1.pth').is_file()
+
+
+def test_slurm_scripts_hand_over_what_srun_needs(tmp_path):
+    srun = tmp_path / 'srun'
+    srun.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    srun.chmod(0o755)
+    path = f'{tmp_path}{os.pathsep}{environment()["PATH"]}'
+    words = run(
+        *('tools/slurm_train.sh', 'part', 'job', 'c.py', 'work dir', '--amp', '--cfg-options', 'a="b c"'),
+        PATH=path,
+        GPUS='16',
+    ).stdout.splitlines()
+    expected = ['-p', 'part', '--job-name=job', '--gres=gpu:8', '--ntasks=16', '--ntasks-per-node=8']
+    expected += ['--cpus-per-task=5', '--kill-on-bad-exit=1', 'python', '-u', 'tools/train.py', 'c.py']
+    assert words == [*expected, '--work-dir=work dir', '--launcher=slurm', '--amp', '--cfg-options', 'a="b c"']
+    words = run('tools/slurm_test.sh', 'p', 'j', 'c.py', 'x.pth', PATH=path, GPUS='2', GRES='').stdout.splitlines()
+    assert not any(word.startswith('--gres') for word in words)
+    assert words[-4:] == ['tools/test.py', 'c.py', 'x.pth', '--launcher=slurm']

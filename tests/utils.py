@@ -1,0 +1,106 @@
+"""What several tests need: the untied twin of a tied model, and processes."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Small, with widths that are all different, so that a transposition in the wrong place has the wrong shape.
+TINY_ARCH = dict(embed_dims=24, num_layers=3, num_heads=3, feedforward_channels=40)
+
+
+def untie_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Write W and W^T of a tied model out as the separate matrices of mmpretrain's plain ViT."""
+    plain = {}
+    for name, value in state.items():
+        stem, _, leaf = name.rpartition('.')
+        if leaf == 'q_weight':
+            w_kv = state[f'{stem}.kv_weight']
+            plain[f'{stem}.qkv.weight'] = torch.cat([value, w_kv, w_kv.T])
+            plain[f'{stem}.proj.weight'] = value.T.contiguous()
+        elif leaf == 'qkv_bias':
+            plain[f'{stem}.qkv.bias'] = value
+        elif leaf == 'proj_bias':
+            plain[f'{stem}.proj.bias'] = value
+        elif stem.endswith('ffn') and leaf == 'weight':
+            plain[f'{stem}.layers.0.0.weight'] = value
+            plain[f'{stem}.layers.1.weight'] = value.T.contiguous()
+        elif leaf == 'hidden_bias':
+            plain[f'{stem}.layers.0.0.bias'] = value
+        elif leaf == 'out_bias':
+            plain[f'{stem}.layers.1.bias'] = value
+        elif leaf != 'kv_weight':
+            plain[name] = value
+    return {name: value.detach().clone() for name, value in plain.items()}
+
+
+def tie_gradients(grads: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Sum the gradients of a plain ViT's matrices as a tied model must: dW = dW_in + dW_out^T."""
+    tied = {}
+    for name, grad in grads.items():
+        if name.endswith('attn.qkv.weight'):
+            stem = name.removesuffix('qkv.weight')
+            d_q, d_k, d_v = grad.chunk(3)
+            tied[f'{stem}q_weight'] = d_q + grads[f'{stem}proj.weight'].T
+            tied[f'{stem}kv_weight'] = d_k + d_v.T
+        elif name.endswith('ffn.layers.0.0.weight'):
+            stem = name.removesuffix('layers.0.0.weight')
+            tied[f'{stem}weight'] = grad + grads[f'{stem}layers.1.weight'].T
+        elif not name.endswith(('attn.proj.weight', 'ffn.layers.1.weight')):
+            renamed = re.sub(r'attn\.(qkv|proj)\.bias', r'attn.\1_bias', name)
+            renamed = renamed.replace('ffn.layers.0.0.bias', 'ffn.hidden_bias')
+            tied[renamed.replace('ffn.layers.1.bias', 'ffn.out_bias')] = grad
+    return tied
+
+
+def gradients(model: torch.nn.Module) -> dict[str, Tensor]:
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+def assert_equal_gradients(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], tolerance: float) -> None:
+    assert ours.keys() == theirs.keys()
+    for name, grad in ours.items():
+        error = (grad - theirs[name]).abs().max().item()
+        assert error <= tolerance, f'{name}: {error}'
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(('', 0))
+        return probe.getsockname()[1]
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """The environment of a process that runs this checkout."""
+    path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
+    return {**os.environ, 'PATH': path, 'PORT': str(free_port()), **variables}
+
+
+def run(*command: str | Path, cwd: Path = ROOT, timeout: float = 300, check: bool = True, **variables: str):
+    """Run a process to its end; where it outlasts the time limit, end all that it has started."""
+    process = subprocess.Popen(
+        [str(word) for word in command],
+        cwd=cwd,
+        env=environment(**variables),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        output, _ = process.communicate(timeout=timeout)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    if check:
+        assert process.returncode == 0, output
+    return subprocess.CompletedProcess(command, process.returncode, output)
