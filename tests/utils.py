@@ -2,13 +2,13 @@
 
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import psutil
 import torch
 from torch import Tensor
 
@@ -85,6 +85,17 @@ def environment(**variables: str) -> dict[str, str]:
     return {**os.environ, 'PATH': path, 'PORT': str(free_port()), **variables}
 
 
+def kill_tree(process: subprocess.Popen) -> None:
+    """End a process and all that it has started, as a machine does that goes down.
+
+    torchrun's ranks have sessions of their own.
+    """
+    main = psutil.Process(process.pid)
+    for member in [main, *main.children(recursive=True)]:
+        member.kill()
+    process.wait()
+
+
 def run(*command: str | Path, cwd: Path = ROOT, timeout: float = 300, check: bool = True, **variables: str):
     """Run a process to its end; where it outlasts the time limit, end all that it has started."""
     process = subprocess.Popen(
@@ -94,13 +105,12 @@ def run(*command: str | Path, cwd: Path = ROOT, timeout: float = 300, check: boo
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        start_new_session=True,
     )
     try:
         output, _ = process.communicate(timeout=timeout)
     finally:
         if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
+            kill_tree(process)
     if check:
         assert process.returncode == 0, output
     return subprocess.CompletedProcess(command, process.returncode, output)

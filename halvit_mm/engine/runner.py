@@ -96,7 +96,8 @@ def parse_tool_args(tool: str, argv: list[str]) -> argparse.Namespace:
         argv (list[str]): All arguments of the tool; the others are left to the host.
 
     Returns:
-        argparse.Namespace: ``config``, ``checkpoint``, ``cfg_options``, ``amp``, ``auto_scale_lr``, ``resume``.
+        argparse.Namespace: ``config``, ``checkpoint``, ``cfg_options``, ``amp``, ``auto_scale_lr``,
+            ``no_validate``, ``resume``.
     """
     if {'-h', '--help'} & set(argv):
         _load_host_tool('mmpretrain', tool).parse_args()
@@ -106,6 +107,7 @@ def parse_tool_args(tool: str, argv: list[str]) -> argparse.Namespace:
     parser.add_argument('--cfg-options', nargs='+', action=DictAction)
     parser.add_argument('--amp', action='store_true')
     parser.add_argument('--auto-scale-lr', action='store_true')
+    parser.add_argument('--no-validate', action='store_true')
     parser.add_argument('--resume', nargs='?', const='auto')
     return parser.parse_known_args(argv)[0]
 
@@ -152,7 +154,9 @@ def check_run(cfg: Config, tool: str, args: argparse.Namespace) -> None:
         raise UserError('mixed precision (--amp, AmpOptimWrapper) needs a GPU, and this machine shows none')
     if args.auto_scale_lr and 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
         raise UserError(f'--auto-scale-lr: {cfg.filename} has no auto_scale_lr.base_batch_size to scale from')
-    loaders = ('test_dataloader',) if tool == 'test' else ('train_dataloader', 'val_dataloader')
+    loaders = ['test_dataloader'] if tool == 'test' else ['train_dataloader', 'val_dataloader']
+    if args.no_validate:
+        loaders.remove('val_dataloader')
     for loader in loaders:
         for path in _local_data(cfg.get(loader) or {}):
             if not path.exists():

@@ -86,6 +86,7 @@ class TestCheckRun:
         (tmp_path / 'val').rmdir()
         with pytest.raises(UserError, match=rf'val_dataloader: {tmp_path}/val does not exist'):
             check('train', [DIGITS], **data)
+        check('train', [DIGITS, '--no-validate'], **data)
         with pytest.raises(UserError, match='test_dataloader'):
             check('test', [DIGITS, str(ROOT / 'README.md')], **data)
 
@@ -155,5 +156,6 @@ def test_arguments_of_the_host_are_left_to_it():
         cfg_options={'a.b': 1, 'c': [2, 3]},
         amp=False,
         auto_scale_lr=False,
+        no_validate=False,
         resume=None,
     )

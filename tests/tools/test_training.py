@@ -6,13 +6,15 @@ import random
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from tests.utils import ROOT, environment, free_port, run
+from halvit_mm.engine import find_latest_checkpoint
+from tests.utils import ROOT, environment, free_port, kill_tree, run
 
 CONFIG = 'configs/digits/halvit_2xb64_digits.py'
 TINY_MODEL = [
@@ -85,7 +87,7 @@ def test_number_of_ranks_does_not_change_the_losses(digits, tmp_path):
         )
         run(
             *('tools/dist_train.sh', config, str(ranks), '--work-dir', tmp_path / str(ranks), '--no-validate'),
-            *('--cfg-options', *digits, *TINY_MODEL, f'train_dataloader.batch_size={batch}', *ONE_EPOCH),
+            *('--cfg-options', digits[0], *TINY_MODEL, f'train_dataloader.batch_size={batch}'),
             *('default_hooks.checkpoint.interval=-1', 'randomness.seed=5'),
             PYTHONPATH=str(ROOT),
         )
@@ -112,7 +114,7 @@ def start(config, work_dir, *options: str) -> subprocess.Popen:
 @pytest.mark.long
 def test_killed_training_ends_with_the_same_weights(digits, tmp_path):
     options = [
-        *(*digits, *TINY_MODEL, 'model.backbone.drop_path_rate=0.2', 'train_cfg.max_epochs=6'),
+        *(digits[0], *TINY_MODEL, 'model.backbone.drop_path_rate=0.2', 'train_cfg.max_epochs=8'),
         *('default_hooks.checkpoint.interval=1', 'train_dataloader.num_workers=1'),
         *('train_dataloader.persistent_workers=True', 'randomness.seed=None', 'env_cfg.dist_cfg.timeout=120'),
     ]
@@ -124,31 +126,34 @@ def test_killed_training_ends_with_the_same_weights(digits, tmp_path):
     )
     killed, whole = tmp_path / 'killed', tmp_path / 'whole'
     random.seed(0)
-    for epoch in (1, 2):
+    last = None
+    for _ in range(2):
         process = start(config, killed, *options)
         deadline = time.monotonic() + 200
-        while not (killed / f'epoch_{epoch}.pth').exists():
+        while find_latest_checkpoint(killed) in (None, last):
             assert process.poll() is None, (tmp_path / 'killed.log').read_text()
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        time.sleep(random.uniform(0, 0.5))
-        # All at once, as on a machine that goes down: torchrun, the ranks and their loaders.
-        subprocess.run(['pkill', '-KILL', '-s', str(os.getsid(process.pid))], check=True)
-        process.wait()
-    last = max(killed.glob('epoch_*.pth'), key=lambda path: int(path.stem[6:]))
+        time.sleep(random.uniform(0, 1.0))
+        kill_tree(process)
+        last = find_latest_checkpoint(killed)
+    last = Path(last)
+    epoch = int(last.stem.removeprefix('epoch_'))
+    assert epoch < 8, 'the training was over before it was killed'
+    cut = killed / f'epoch_{epoch + 1}.pth'
     # As if the kill had come while the next one was written by mmengine itself
-    (killed / 'epoch_3.pth').write_bytes(last.read_bytes()[: last.stat().st_size // 2])
-    (killed / 'last_checkpoint').write_text(str(killed / 'epoch_3.pth'))
+    cut.write_bytes(last.read_bytes()[: last.stat().st_size // 2])
+    (killed / 'last_checkpoint').write_text(str(cut))
     assert start(config, killed, *options).wait(timeout=200) == 0, (tmp_path / 'killed.log').read_text()
     log = (tmp_path / 'killed.log').read_text()
-    assert 'epoch_3.pth is not a whole checkpoint and is passed over' in log
-    assert 'resumed epoch: 2' in log
+    assert f'{cut.name} is not a whole checkpoint and is passed over' in log
+    assert f'resumed epoch: {epoch},' in log
 
-    seed = torch.load(killed / 'epoch_6.pth', weights_only=False)['meta']['seed']
+    seed = torch.load(killed / 'epoch_8.pth', weights_only=False)['meta']['seed']
     options = [option for option in options if not option.startswith('randomness')]
     assert start(config, whole, *options, f'randomness.seed={seed}').wait(timeout=200) == 0
-    assert_same_weights(killed / 'epoch_6.pth', whole / 'epoch_6.pth')
-    ends = [torch.load(path / 'epoch_6.pth', weights_only=False) for path in (killed, whole)]
+    assert_same_weights(killed / 'epoch_8.pth', whole / 'epoch_8.pth')
+    ends = [torch.load(path / 'epoch_8.pth', weights_only=False) for path in (killed, whole)]
     for a, b in zip(*(end['ema_state_dict'].values() for end in ends), strict=True):
         assert torch.equal(a, b)
     for a, b in zip(*(end['optimizer']['state'].values() for end in ends), strict=True):
