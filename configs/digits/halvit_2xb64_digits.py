@@ -6,6 +6,7 @@ _base_ = [
 ]
 
 model = dict(
+    _scope_='mmpretrain',
     type='ImageClassifier',
     backbone=dict(
         type='halvit_mm.HaLViT',

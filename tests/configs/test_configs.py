@@ -57,7 +57,7 @@ class TestDeitRecipe:
         assert cfg.model.backbone.drop_path_rate == 0.1
         assert cfg.model.head.loss.label_smooth_val == 0.1
         assert [(a.type, a.alpha) for a in cfg.model.train_cfg.augments] == [('Mixup', 0.8), ('CutMix', 1.0)]
-        assert cfg.train_dataloader.sampler == dict(type='mmpretrain.RepeatAugSampler', num_repeats=3)
+        assert cfg.train_dataloader.sampler == dict(_scope_='mmpretrain', type='RepeatAugSampler', num_repeats=3)
         steps = {step.type: step for step in cfg.train_dataloader.dataset.pipeline}
         randaugment, erasing = steps['RandAugment'], steps['RandomErasing']
         assert (randaugment.num_policies, randaugment.magnitude_level, randaugment.magnitude_std) == (2, 9, 0.5)
@@ -128,3 +128,29 @@ def test_index_tells_the_truth(entry):
     assert entry['Name'] == Path(entry['Config']).stem
     assert entry['Metadata']['Epochs'] == cfg.train_cfg.max_epochs
     assert entry['Metadata']['Parameters'] == sum(p.numel() for p in build(cfg).parameters())
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+def test_inherited_by_package_path(path, tmp_path):
+    """mmengine gives the prefix as the scope to every typed dict that has none."""
+    child = tmp_path / 'child.py'
+    child.write_text(f"_base_ = 'halvit_mm::{path.relative_to(ROOT / 'configs').as_posix()}'\n")
+    # What a config keeps for reuse in other fields is not read by a runner.
+    reused = ('enlarge', 'train_pipeline', 'test_pipeline')
+    inherited, own = (
+        {key: value for key, value in Config.fromfile(file).to_dict().items() if key not in reused}
+        for file in (child, path)
+    )
+
+    def scopes(cfg):
+        if isinstance(cfg, dict):
+            yield cfg.get('_scope_')
+            cfg = cfg.values()
+        elif not isinstance(cfg, (list, tuple)):
+            return
+        for value in cfg:
+            yield from scopes(value)
+
+    assert 'halvit_mm' not in {*scopes(inherited)}
+    assert inherited == own
+    build(Config(inherited))

@@ -39,4 +39,4 @@ def test_host_reads_it(root):
     dataset = CustomDataset(data_root=str(root), data_prefix='val', pipeline=[])
     dataset.full_init()
     assert len(dataset) == 360
-    assert dataset.CLASSES == [str(digit) for digit in range(10)]
+    assert dataset.CLASSES == tuple('0123456789')

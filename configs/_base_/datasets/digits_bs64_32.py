@@ -21,16 +21,20 @@ train_dataloader = dict(
     batch_size=64,
     num_workers=0,
     persistent_workers=False,
-    dataset=dict(type=dataset_type, data_root='data/digits', data_prefix='train', pipeline=train_pipeline),
-    sampler=dict(type='DefaultSampler', shuffle=True),
+    dataset=dict(
+        _scope_='mmpretrain', type=dataset_type, data_root='data/digits', data_prefix='train', pipeline=train_pipeline
+    ),
+    sampler=dict(_scope_='mmpretrain', type='DefaultSampler', shuffle=True),
 )
 val_dataloader = dict(
     batch_size=64,
     num_workers=0,
     persistent_workers=False,
-    dataset=dict(type=dataset_type, data_root='data/digits', data_prefix='val', pipeline=test_pipeline),
-    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        _scope_='mmpretrain', type=dataset_type, data_root='data/digits', data_prefix='val', pipeline=test_pipeline
+    ),
+    sampler=dict(_scope_='mmpretrain', type='DefaultSampler', shuffle=False),
 )
-val_evaluator = dict(type='Accuracy', topk=(1,))
+val_evaluator = dict(_scope_='mmpretrain', type='Accuracy', topk=(1,))
 test_dataloader = val_dataloader
 test_evaluator = val_evaluator

@@ -2,6 +2,8 @@
 # (rand-m9-mstd0.5-inc1) and random erasing (0.25); repeated augmentation is added here.
 _base_ = 'mmpretrain::_base_/datasets/imagenet_bs64_swin_224.py'
 
-train_dataloader = dict(batch_size=128, sampler=dict(_delete_=True, type='mmpretrain.RepeatAugSampler', num_repeats=3))
+train_dataloader = dict(
+    batch_size=128, sampler=dict(_delete_=True, _scope_='mmpretrain', type='RepeatAugSampler', num_repeats=3)
+)
 val_dataloader = dict(batch_size=128)
 test_dataloader = dict(batch_size=128)

@@ -1,4 +1,6 @@
+# The scope is said, because by 'halvit_mm::' mmengine would look for the host's types among ours.
 model = dict(
+    _scope_='mmpretrain',
     type='ImageClassifier',
     backbone=dict(type='halvit_mm.HaLViT', arch='tiny', img_size=224, patch_size=16, drop_path_rate=0.1),
     neck=None,
