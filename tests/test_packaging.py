@@ -1,6 +1,7 @@
 """What a wheel holds, and that it works where the checkout is not."""
 
 import os
+import shutil
 import sys
 import zipfile
 from pathlib import Path
@@ -21,7 +22,7 @@ def wheel(tmp_path_factory) -> Path:
     for name in files:
         target = source / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes((ROOT / name).read_bytes())
+        shutil.copy2(ROOT / name, target)
     run(sys.executable, '-m', 'pip', 'wheel', '--no-deps', '--no-build-isolation', '-w', out, source)
     return next(out.glob('halvit_mm-*.whl'))
 

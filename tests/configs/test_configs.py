@@ -7,6 +7,7 @@ from mmengine.fileio import load as load_yaml
 from mmengine.optim import build_optim_wrapper
 from mmpretrain.registry import MODELS
 
+import halvit_mm  # noqa: F401 - makes 'halvit_mm::' known
 from tests.utils import ROOT
 
 CONFIGS = sorted(path for path in (ROOT / 'configs').rglob('*.py') if '_base_' not in path.parts)
