@@ -66,8 +66,17 @@ export MMCV_WITH_OPS=1 MAX_JOBS=${MAX_JOBS:-$(getconf _NPROCESSORS_ONLN)}
 has_operators() { python -c 'import torch, mmcv._ext'; }
 
 build_mmcv() {
-    uv pip install --verbose --no-deps --no-build-isolation "$@" "$(grep '^onedl-mmcv==' requirements/tested.txt)"
+    mkdir -p "$WHEELS"
+    local building
+    building=$(mktemp -d "$WHEELS/building.XXXXXX")
+    python -m pip wheel --verbose --no-deps --no-build-isolation --no-cache-dir \
+        --wheel-dir "$building" "$mmcv" && mv "$building"/*.whl "$WHEELS"
+    local status=$?
+    rm -rf "$building"
+    return $status
 }
+
+install_mmcv() { uv pip install --no-deps --reinstall-package onedl-mmcv "$WHEELS"/*.whl; }
 
 # mmcv's operators take long: show how far the compiler is.
 step_with_progress() {
@@ -79,7 +88,7 @@ step_with_progress() {
         sleep 5
         if [ $(((SECONDS - started) / 5 % 6)) -eq 5 ]; then
             done_files=$(grep -oE '\[[0-9]+/[0-9]+\]' "$LOG" | tail -n 1) || true
-            echo "    $(((SECONDS - started) / 60)) min ${done_files:+, files compiled $done_files}"
+            echo "    $(((SECONDS - started) / 60)) min ${done_files:+$done_files files}"
         fi
     done
     wait $pid
@@ -90,10 +99,17 @@ step 'build tools' uv pip install --no-deps $(grep -E '^(setuptools|wheel|ninja|
 step 'torch, torchvision and the other packages (2 to 3 GB)' \
     sh -c "grep -v '^onedl-mmcv==' requirements/tested.txt | uv pip install --no-deps --no-build-isolation -r -"
 if ! has_operators 2>>"$LOG"; then
-    step_with_progress "mmcv with its operators (compiled once, about 11 minutes on 2 cores, if no wheel is cached)" build_mmcv
-    if ! has_operators 2>>"$LOG"; then
-        # The cached wheel was built against another torch, or without operators.
-        step_with_progress 'mmcv with its operators, compiled anew' build_mmcv --reinstall --no-cache
+    mmcv=$(grep '^onedl-mmcv==' requirements/tested.txt)
+    kind=$(python -c 'import torch; print("cuda" if torch.cuda.is_available() else "cpu")')
+    # The package installers keep wheels as well, but some indexes make them forget.
+    WHEELS=${HALVIT_WHEELS:-${XDG_CACHE_HOME:-$HOME/.cache}/halvit_mm}/$mmcv-py$version-$(grep '^torch==' requirements/tested.txt)-$kind
+    if ls "$WHEELS"/*.whl >/dev/null 2>&1; then
+        step 'mmcv, compiled before' install_mmcv
+        has_operators 2>>"$LOG" || rm "$WHEELS"/*.whl
+    fi
+    if ! ls "$WHEELS"/*.whl >/dev/null 2>&1; then
+        step_with_progress 'mmcv, whose operators are compiled once: 10 to 20 minutes on 2 cores' build_mmcv
+        step 'mmcv' install_mmcv
     fi
     has_operators 2>>"$LOG" || fail "mmcv's operators were compiled but cannot be loaded (details: $LOG)"
 fi
