@@ -164,7 +164,7 @@ class SharedStageResNet(ResNet):
         if self.groups != 1:
             mid_channels = mid_channels // self.base_channels * self.groups * self.width_per_group
         try:
-            return SharedBottleneckStage(mid_channels=mid_channels, **kwargs)
+            return SharedBottleneckStage(mid_channels=mid_channels, groups=self.groups, **kwargs)
         except ValueError as error:
             raise ValueError(
                 f'stage {stage} cannot be shared: {error}. Otherwise leave {stage} out of '
