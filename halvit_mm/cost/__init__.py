@@ -1,3 +1,3 @@
-from .count import count_parameters
+from .count import count_macs, count_parameters
 
-__all__ = ['count_parameters']
+__all__ = ['count_macs', 'count_parameters']

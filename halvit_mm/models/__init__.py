@@ -1,4 +1,4 @@
-from .backbones import HaLViT
-from .layers import TiedFFN, TiedMultiheadAttention
+from .backbones import HaLViT, SharedStageResNet
+from .layers import SharedBottleneckStage, TiedFFN, TiedMultiheadAttention
 
-__all__ = ['HaLViT', 'TiedFFN', 'TiedMultiheadAttention']
+__all__ = ['HaLViT', 'SharedBottleneckStage', 'SharedStageResNet', 'TiedFFN', 'TiedMultiheadAttention']

@@ -1,3 +1,4 @@
 from .halvit import HaLViT
+from .shared_resnet import SharedStageResNet
 
-__all__ = ['HaLViT']
+__all__ = ['HaLViT', 'SharedStageResNet']

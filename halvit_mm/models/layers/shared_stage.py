@@ -1,0 +1,378 @@
+import logging
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from mmcv.cnn import build_activation_layer, build_conv_layer, build_norm_layer
+from mmcv.cnn.bricks import DropPath
+from mmengine.logging import print_log
+from mmengine.model import BaseModule
+from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
+from mmpretrain.models.backbones.resnet import Bottleneck, ResLayer
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from halvit_mm.registry import MODELS
+
+
+def fold_norm(weight: Tensor, norm: nn.Module) -> tuple[Tensor, Tensor | None, nn.Module | None]:
+    """Fold a batch norm that keeps its statistics into the convolution in front of it.
+
+    Args:
+        weight (Tensor): Weight of the convolution, shape (C, ...); it has no bias.
+        norm (nn.Module): The norm behind it.
+
+    Returns:
+        tuple: Weight and bias of the convolution, and the norm that is left to do: None where it is folded, else
+        ``weight``, None and ``norm`` as they are.
+    """
+    if norm.training or not isinstance(norm, _BatchNorm) or not norm.affine or not norm.track_running_stats:
+        return weight, None, norm
+    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    bias = norm.bias - norm.running_mean * scale
+    return weight * scale.view(-1, 1, 1, 1), bias, None
+
+
+class DepthwiseWiden(BaseModule):
+    """The channels that the input of a stage lacks: a depthwise 3x3 convolution, a norm and GELU.
+
+    Args:
+        in_channels (int): Channels of the input.
+        new_channels (int): Channels to make, a multiple of ``in_channels``.
+        norm_cfg (dict): Config of the norm. Defaults to ``dict(type='BN')``.
+        init_cfg (dict, optional): Initialization config of mmengine. Defaults to None.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        new_channels: int,
+        norm_cfg: dict = dict(type='BN'),
+        init_cfg: dict | list | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        self.conv = nn.Conv2d(in_channels, new_channels, 3, padding=1, groups=in_channels, bias=False)
+        self.norm_name, norm = build_norm_layer(norm_cfg, new_channels)
+        self.add_module(self.norm_name, norm)
+
+    @property
+    def norm(self) -> nn.Module:
+        return getattr(self, self.norm_name)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Make the new channels.
+
+        Args:
+            x (Tensor): Shape (N, in, H, W).
+
+        Returns:
+            Tensor: Shape (N, new, H, W).
+        """
+        weight, bias, norm = fold_norm(self.conv.weight, self.norm)
+        out = F.conv2d(x, weight, bias, padding=1, groups=self.conv.groups)
+        if norm is not None:
+            out = norm(out)
+        if out.is_contiguous(memory_format=torch.channels_last):
+            # On the CPU torch's fast GELU, some 30 times faster both ways, takes nothing but contiguous tensors.
+            return F.gelu(out.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return F.gelu(out)
+
+
+class DepthwiseShortcut(BaseModule):
+    """Shortcut of a stage that strides: a depthwise 3x3 convolution, then one norm.
+
+    The input comes in parts, because a widened input is never put together where it strides.
+
+    Args:
+        channels (int): Channels of all parts together.
+        stride (int): Stride.
+        avg_down (bool): Whether an average pooling strides in place of the convolution. Defaults to False.
+        norm_cfg (dict): Config of the norm. Defaults to ``dict(type='BN')``.
+        init_cfg (dict, optional): Initialization config of mmengine. Defaults to None.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        stride: int,
+        avg_down: bool = False,
+        norm_cfg: dict = dict(type='BN'),
+        init_cfg: dict | list | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        # As the host's avg_down pools
+        pool = nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False)
+        self.pool = pool if avg_down else nn.Identity()
+        self.conv = nn.Conv2d(
+            channels, channels, 3, stride=1 if avg_down else stride, padding=1, groups=channels, bias=False
+        )
+        self.norm_name, norm = build_norm_layer(norm_cfg, channels)
+        self.add_module(self.norm_name, norm)
+
+    @property
+    def norm(self) -> nn.Module:
+        return getattr(self, self.norm_name)
+
+    def forward(self, parts: Sequence[Tensor]) -> Tensor:
+        """Bring the parts to the stride of the stage and put them together.
+
+        Args:
+            parts (Sequence[Tensor]): Each of shape (N, C_i, H, W).
+
+        Returns:
+            Tensor: Shape (N, C_1 + C_2 + ..., H / stride, W / stride), rounded up.
+        """
+        weight, bias, norm = fold_norm(self.conv.weight, self.norm)
+        outs = [
+            F.conv2d(self.pool(part), w, stride=self.conv.stride, padding=1, groups=part.shape[1])
+            for part, w in zip(parts, weight.split([part.shape[1] for part in parts]))
+        ]
+        out = outs[0] if len(outs) == 1 else torch.cat(outs, 1)
+        if norm is not None:
+            return norm(out)
+        # Not as biases of the convolutions: Inductor (torch 2.10) cannot lower slices of a computed one.
+        return out.add_(bias.view(1, -1, 1, 1))
+
+
+class SharedBottleneck(Bottleneck):
+    """Bottleneck without 1x1 convolutions of its own: its stage hands it their weight.
+
+    Args:
+        out_channels (int): Channels of the output and, unless ``widen`` is given, of the input.
+        mid_channels (int): Channels of the 3x3 convolution.
+        stride (int): Stride. Defaults to 1.
+        dilation (int): Dilation of the 3x3 convolution. Defaults to 1.
+        groups (int): Groups of the 3x3 convolution. Defaults to 1.
+        widen (nn.Module, optional): Makes from the input the channels that it lacks. Defaults to None.
+        shortcut (nn.Module, optional): Applied to the parts of the widened input. Defaults to None, which means
+            the widened input itself.
+        style (str): ``'pytorch'``: the 3x3 convolution strides; ``'caffe'``: the 1x1 reduction in front of it
+            does. Defaults to ``'pytorch'``.
+        with_cp (bool): Whether activations are computed again in the backward pass. Defaults to False.
+        norm_cfg (dict): Config of the norms. Defaults to ``dict(type='BN')``.
+        act_cfg (dict): Config of the activation. Defaults to ``dict(type='ReLU', inplace=True)``.
+        drop_path_rate (float): Stochastic depth rate. Defaults to 0.
+        init_cfg (dict, optional): Initialization config of mmengine. Defaults to None.
+    """
+
+    def __init__(
+        self,
+        out_channels: int,
+        mid_channels: int,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+        widen: nn.Module | None = None,
+        shortcut: nn.Module | None = None,
+        style: str = 'pytorch',
+        with_cp: bool = False,
+        norm_cfg: dict = dict(type='BN'),
+        act_cfg: dict = dict(type='ReLU', inplace=True),
+        drop_path_rate: float = 0.0,
+        init_cfg: dict | list | None = None,
+    ) -> None:
+        # The host's own constructor would make the 1x1 convolutions first.
+        BaseModule.__init__(self, init_cfg)
+        self.in_channels = self.out_channels = out_channels
+        self.mid_channels = mid_channels
+        self.stride = stride
+        self.dilation = dilation
+        self.groups = groups
+        self.style = style
+        self.with_cp = with_cp
+        self.norm_cfg = norm_cfg
+        self.conv1_stride, self.conv2_stride = (1, stride) if style == 'pytorch' else (stride, 1)
+
+        self.widen = widen
+        self.shortcut = shortcut
+        self.norm1_name, norm1 = build_norm_layer(norm_cfg, mid_channels, postfix=1)
+        self.norm2_name, norm2 = build_norm_layer(norm_cfg, mid_channels, postfix=2)
+        self.norm3_name, norm3 = build_norm_layer(norm_cfg, out_channels, postfix=3)
+        self.add_module(self.norm1_name, norm1)
+        self.conv2 = build_conv_layer(
+            None,
+            mid_channels,
+            mid_channels,
+            kernel_size=3,
+            stride=self.conv2_stride,
+            padding=dilation,
+            dilation=dilation,
+            groups=groups,
+            bias=False,
+        )
+        self.add_module(self.norm2_name, norm2)
+        self.add_module(self.norm3_name, norm3)
+        self.relu = build_activation_layer(act_cfg)
+        self.drop_path = DropPath(drop_path_rate) if drop_path_rate > 0 else nn.Identity()
+
+    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Go in by W and out by its transpose.
+
+        Args:
+            x (Tensor): Shape (N, C, H, W), C being ``out`` or, with ``widen``, ``in``.
+            weight (Tensor): W, shape (mid, out, 1, 1).
+
+        Returns:
+            Tensor: Shape (N, out, H / stride, W / stride), rounded up.
+        """
+        if self.with_cp and torch.is_grad_enabled():
+            return checkpoint(self._forward, x, weight, use_reentrant=False)
+        return self._forward(x, weight)
+
+    def _forward(self, x: Tensor, weight: Tensor) -> Tensor:
+        out, identity = self._enter(x, weight)
+        out = self.relu(self.norm1(out))
+        out = self.relu(self.norm2(self.conv2(out)))
+        # A transposed 1x1 convolution is W^T with W itself as operand, where conv2d would copy a transposed view.
+        out = self.norm3(F.conv_transpose2d(out, weight))
+        out = self.drop_path(out)
+        out += identity
+        return self.relu(out)
+
+    def _enter(self, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """The reduced input, shape (N, mid, H', W'), and the shortcut, shape (N, out, H / stride, W / stride).
+
+        W and the shortcut take a widened input in its two parts: put together it would be the largest map of the
+        network.
+        """
+        parts = (x,) if self.widen is None else (self.widen(x), x)
+        columns = weight.split([part.shape[1] for part in parts], dim=1)
+        outs = [F.conv2d(part, column, stride=self.conv1_stride) for part, column in zip(parts, columns)]
+        out = outs[0] if len(outs) == 1 else outs[0].add_(outs[1])
+        if self.shortcut is not None:
+            return out, self.shortcut(parts)
+        return out, x if self.widen is None else torch.cat(parts, 1)
+
+
+@MODELS.register_module()
+class SharedBottleneckStage(ResLayer):
+    """Stage of bottlenecks in which one matrix W is every reduction, and its transpose every expansion.
+
+    With G_i = norm, ReLU, 3x3 convolution, norm, ReLU:
+
+    - ``y_i = ReLU(norm_i(W^T G_i(W x_i)) + shortcut_i(x_i))``, ``x_{i+1} = y_i``,
+    - ``x_0 = concat(new, input)``, ``new`` being what a depthwise 3x3 convolution, a norm and GELU make of the
+      input, where the input has fewer channels than the output,
+    - ``shortcut_0`` is a depthwise 3x3 convolution and a norm where the stage strides; every other is the identity.
+
+    Source: "HaLViT: Half of the Weights are Enough" (CVPR 2024 Workshops) and "Do deep neural networks
+    utilize the weight space efficiently?" (`arXiv 2401.16438 <https://arxiv.org/abs/2401.16438>`_). The authors'
+    code has two norms in a row in ``shortcut_0``; the second adds nothing, and one is kept.
+
+    W starts Xavier normal, as theirs; this happens in the constructor, because an ``init_cfg`` by layer type
+    (``layer='Conv2d'``) cannot reach a bare parameter.
+
+    A checkpoint in which this stage is a plain one has no W to go with its 3x3 convolutions and norms. They are
+    left out on loading, and the log says so.
+
+    Args:
+        num_blocks (int): Number of bottlenecks.
+        in_channels (int): Channels of the input.
+        out_channels (int): Channels of the output; ``in_channels`` must divide it.
+        mid_channels (int): Channels of the 3x3 convolutions.
+        stride (int): Stride of the first block. Defaults to 1.
+        dilation (int): Dilation of the 3x3 convolutions. Defaults to 1.
+        groups (int): Groups of the 3x3 convolutions; must divide ``mid_channels``. Defaults to 1.
+        style (str): ``'pytorch'``: the first block's 3x3 convolution strides; ``'caffe'``: its 1x1 reduction
+            does. Defaults to ``'pytorch'``.
+        avg_down (bool): Whether the shortcut that strides does so by average pooling. Defaults to False.
+        with_cp (bool): Whether each block's activations are computed again in the backward pass instead of
+            being kept. Defaults to False.
+        norm_cfg (dict): Config of the norms. Defaults to ``dict(type='BN')``.
+        act_cfg (dict): Config of the activation. Defaults to ``dict(type='ReLU', inplace=True)``.
+        drop_path_rate (float or Sequence[float]): Stochastic depth rate of all blocks, or of each. Defaults to 0.
+
+    Attributes:
+        weight (nn.Parameter): W, shape (mid, out, 1, 1).
+
+    Raises:
+        ValueError: If the widening cannot make ``out_channels``, if ``groups`` does not divide ``mid_channels``,
+            if ``style`` is unknown or if ``drop_path_rate`` has not one entry a block.
+    """
+
+    def __init__(
+        self,
+        num_blocks: int,
+        in_channels: int,
+        out_channels: int,
+        mid_channels: int,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+        style: str = 'pytorch',
+        avg_down: bool = False,
+        with_cp: bool = False,
+        norm_cfg: dict = dict(type='BN'),
+        act_cfg: dict = dict(type='ReLU', inplace=True),
+        drop_path_rate: float | Sequence[float] = 0.0,
+    ) -> None:
+        if out_channels % in_channels:
+            raise ValueError(
+                f'in_channels={in_channels} cannot be widened to out_channels={out_channels}: the new channels are '
+                f'made by a depthwise convolution, so in_channels must be a divisor of {out_channels}'
+            )
+        if groups < 1 or mid_channels % groups:
+            raise ValueError(f'groups={groups} must be a divisor of mid_channels={mid_channels}')
+        if style not in ('pytorch', 'caffe'):
+            raise ValueError(f"style={style!r} is unknown; choose from 'pytorch', 'caffe'")
+        if isinstance(drop_path_rate, (int, float)):
+            drop_path_rate = [drop_path_rate] * num_blocks
+        if len(drop_path_rate) != num_blocks:
+            raise ValueError(f'drop_path_rate has {len(drop_path_rate)} entries for {num_blocks} blocks')
+
+        widen = shortcut = None
+        if in_channels < out_channels:
+            widen = DepthwiseWiden(in_channels, out_channels - in_channels, norm_cfg)
+        if stride != 1:
+            shortcut = DepthwiseShortcut(out_channels, stride, avg_down, norm_cfg)
+        blocks = []
+        for i, rate in enumerate(drop_path_rate):
+            entry = dict(stride=stride, widen=widen, shortcut=shortcut) if i == 0 else {}
+            blocks.append(
+                SharedBottleneck(
+                    out_channels,
+                    mid_channels,
+                    dilation=dilation,
+                    groups=groups,
+                    style=style,
+                    with_cp=with_cp,
+                    norm_cfg=norm_cfg,
+                    act_cfg=act_cfg,
+                    drop_path_rate=rate,
+                    **entry,
+                )
+            )
+        # The host's own constructor would build its blocks, and a dense shortcut.
+        nn.Sequential.__init__(self, *blocks)
+        self.block = SharedBottleneck
+        self.weight = nn.Parameter(torch.empty(mid_channels, out_channels, 1, 1))
+        self.reset_parameters()
+        self._register_load_state_dict_pre_hook(self._leave_out_plain_stage)
+
+    def reset_parameters(self) -> None:
+        nn.init.xavier_normal_(self.weight)
+
+    def _leave_out_plain_stage(self, state_dict, prefix, *args) -> None:
+        if f'{prefix}weight' in state_dict or f'{prefix}0.conv1.weight' not in state_dict:
+            return
+        for name in [name for name in state_dict if name.startswith(prefix)]:
+            del state_dict[name]
+        print_log(
+            f'{prefix.rstrip(".") or "This stage"} is shared, and the weights that are loaded are those of a plain '
+            'one: they are left out, and the stage keeps its own initialization.',
+            logger='current',
+            level=logging.WARNING,
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run all blocks.
+
+        Args:
+            x (Tensor): Shape (N, in, H, W).
+
+        Returns:
+            Tensor: Shape (N, out, H / stride, W / stride), rounded up.
+        """
+        for block in self:
+            x = block(x, self.weight)
+        return x

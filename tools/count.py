@@ -1,0 +1,35 @@
+"""Print parameters, with and without head, and multiply-accumulates of classifiers."""
+
+import argparse
+
+from mmengine.config import DictAction
+from mmpretrain.registry import MODELS
+from mmpretrain.utils import register_all_modules
+
+from halvit_mm.cost import count_macs, count_parameters
+from halvit_mm.engine.runner import load_config
+from halvit_mm.errors import told_in_one_line
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('configs', nargs='+', metavar='CONFIG', help='config of a classifier')
+    parser.add_argument(
+        '--shape', nargs='+', type=int, default=[224], help='height and width of an image (default: %(default)s)'
+    )
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='values merged into each config')
+    args = parser.parse_args()
+
+    register_all_modules()
+    height, width = args.shape[0], args.shape[-1]
+    print(f'{"parameters":>14} {"without head":>14} {"MACs":>16}  config ({height} x {width})')
+    with told_in_one_line():
+        for path in args.configs:
+            cfg = load_config(path, args.cfg_options)
+            model = MODELS.build(cfg.model)
+            everything, body = count_parameters(model), count_parameters(model, without_head=True)
+            print(f'{everything:>14,} {body:>14,} {count_macs(model, (3, height, width)):>16,}  {path}', flush=True)
+
+
+if __name__ == '__main__':
+    main()
