@@ -4,7 +4,6 @@ import argparse
 
 from mmengine.config import DictAction
 from mmpretrain.registry import MODELS
-from mmpretrain.utils import register_all_modules
 
 from halvit_mm.cost import count_macs, count_parameters
 from halvit_mm.engine.runner import load_config
@@ -20,7 +19,6 @@ def main() -> None:
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='values merged into each config')
     args = parser.parse_args()
 
-    register_all_modules()
     height, width = args.shape[0], args.shape[-1]
     print(f'{"parameters":>14} {"without head":>14} {"MACs":>16}  config ({height} x {width})')
     with told_in_one_line():

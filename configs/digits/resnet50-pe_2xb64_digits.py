@@ -6,6 +6,7 @@ _base_ = [
 ]
 
 model = dict(
+    _scope_='mmpretrain',
     type='ImageClassifier',
     # On 32 pixels the last of the usual strides would leave a map of one pixel.
     backbone=dict(

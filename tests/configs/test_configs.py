@@ -15,7 +15,8 @@ IN1K = [path for path in CONFIGS if path.parent.name == 'halvit']
 
 
 def build(cfg: Config) -> torch.nn.Module:
-    with torch.device('meta'):
+    # The host's ResNet reads numbers from a tensor, and the meta device has none.
+    with torch.device('cpu' if 'ResNet' in cfg.model.backbone.type else 'meta'):
         return MODELS.build(cfg.model)
 
 
@@ -120,7 +121,7 @@ INDEX = [
 
 
 def test_every_imagenet_config_is_in_the_index():
-    assert {ROOT / model['Config'] for model in INDEX} == set(IN1K)
+    assert {ROOT / model['Config'] for model in INDEX} == {path for path in CONFIGS if path.stem.endswith('_in1k')}
 
 
 @pytest.mark.parametrize('entry', INDEX, ids=lambda entry: entry['Name'])

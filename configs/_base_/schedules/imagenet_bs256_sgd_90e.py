@@ -2,8 +2,8 @@
 _base_ = 'mmpretrain::_base_/schedules/imagenet_bs256.py'
 
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=True, end=5, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', by_epoch=True, begin=5),
+    dict(_scope_='mmpretrain', type='LinearLR', start_factor=0.01, by_epoch=True, end=5, convert_to_iter_based=True),
+    dict(_scope_='mmpretrain', type='CosineAnnealingLR', by_epoch=True, begin=5),
 ]
 
 train_cfg = dict(max_epochs=90)
