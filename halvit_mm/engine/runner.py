@@ -14,6 +14,7 @@ from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, get_file_backend
 from mmengine.logging import print_log
 from mmengine.runner import Runner
+from torch import distributed as dist
 from torch.utils.data import DataLoader
 
 from halvit_mm.errors import UserError, told_in_one_line
@@ -86,6 +87,9 @@ def run_host_tool(tool: str, argv: list[str] | None = None) -> None:
         module.Runner = ResumableRunner
         sys.argv[1:] = argv
         module.main()
+    if dist.is_initialized():
+        # Else a thread of gloo's that still runs as the interpreter ends can abort a rank that has done its work.
+        dist.destroy_process_group()
 
 
 def parse_tool_args(tool: str, argv: list[str]) -> argparse.Namespace:

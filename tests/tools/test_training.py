@@ -180,21 +180,24 @@ def imagenet(tmp_path_factory):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize('config', ['halvit-micro_8xb128_in1k'])
-def test_imagenet_config(imagenet, tmp_path, config):
+@pytest.mark.parametrize(
+    ('config', 'batch'),
+    [('halvit/halvit-micro_8xb128_in1k', 1024), ('shared_resnet/resnet50-pe2_8xb32_in1k', 256)],
+)
+def test_imagenet_config(imagenet, tmp_path, config, batch):
     (tmp_path / 'data').mkdir()
     (tmp_path / 'data' / 'imagenet').symlink_to(imagenet)
     # Unchanged but for sizes: from a folder in which data/imagenet lies
     trained = run(
-        *(ROOT / 'tools/dist_train.sh', ROOT / f'configs/halvit/{config}.py', '2', '--auto-scale-lr', '--cfg-options'),
+        *(ROOT / 'tools/dist_train.sh', ROOT / f'configs/{config}.py', '2', '--auto-scale-lr', '--cfg-options'),
         *(*ONE_EPOCH, 'train_dataloader.batch_size=4', 'default_hooks.logger.interval=1'),
         *('train_dataloader.num_workers=1', 'val_dataloader.num_workers=1', 'val_dataloader.batch_size=4'),
         cwd=tmp_path,
     )
-    assert 'LR is set based on batch size of 1024 and the current batch size is 8' in trained.stdout
+    assert f'LR is set based on batch size of {batch} and the current batch size is 8' in trained.stdout
     assert 'Epoch(train) [1][3/3]' in trained.stdout
     assert 'accuracy/top5' in trained.stdout
-    assert (tmp_path / f'work_dirs/{config}/epoch_1.pth').is_file()
+    assert (tmp_path / f'work_dirs/{Path(config).name}/epoch_1.pth').is_file()
 
 
 @pytest.mark.long

@@ -2,13 +2,16 @@ import copy
 
 import pytest
 import torch
+import torch.distributed as dist
 from mmengine.runner import load_state_dict, save_checkpoint
 from mmpretrain.models.backbones import ResNet, ResNeXt
 from mmpretrain.models.backbones.resnet import Bottleneck
-from torch import nn
+from torch import multiprocessing, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from halvit_mm.cost import count_macs, count_parameters
 from halvit_mm.models import SharedBottleneckStage, SharedStageResNet
+from tests.utils import assert_equal_gradients, free_port, gradients
 
 TINY = dict(depth=50, stem_channels=8, base_channels=8, out_indices=(0, 1, 2, 3))
 SHARES = [(0, 1, 2, 3), (2, 3), (1,), ()]
@@ -243,3 +246,54 @@ def test_export(memory_format):
             torch.testing.assert_close(ours, theirs)
     weights = [v for k, v in program.state_dict.items() if k.endswith('layer4.weight')]
     assert len(weights) == 1
+
+
+class Shallow(SharedStageResNet):
+    """Two blocks a stage: Inductor compiles a whole ResNet-50 for minutes."""
+
+    arch_settings = {50: (Bottleneck, (2, 2, 2, 2))}
+
+
+class TestGradients:
+    CFG = dict(num_stages=2, strides=(1, 2), dilations=(1, 1), out_indices=(0, 1))
+
+    def make(self, norm_eval: bool = False) -> SharedStageResNet:
+        torch.manual_seed(0)
+        cfg = {**TINY, **self.CFG, 'shared_stages': (0, 1), 'zero_init_residual': False, 'norm_eval': norm_eval}
+        return Shallow(**cfg).double().train()
+
+    def images(self, number: int = 4) -> torch.Tensor:
+        return torch.randn(number, 3, 40, 40, dtype=torch.double, generator=torch.Generator().manual_seed(1))
+
+    def loss(self, outs) -> torch.Tensor:
+        # Every weight of the sum is another: after a batch norm, plain sums of squares have no gradient.
+        return sum((out * torch.linspace(-1, 1, out.numel()).view_as(out)).sum() for out in outs)
+
+    def test_compiled(self):
+        grads = []
+        for compiled in (False, True):
+            model = self.make()
+            self.loss((torch.compile(model) if compiled else model)(self.images())).backward()
+            grads.append(gradients(model))
+        largest = max(grad.abs().max() for grad in grads[0].values())
+        assert_equal_gradients(*grads, 1e-10 * largest)
+
+    def test_over_two_ranks(self, tmp_path):
+        multiprocessing.spawn(_rank, args=(free_port(), str(tmp_path / 'grads.pth')), nprocs=2)
+        model = self.make(norm_eval=True)
+        (sum(self.loss(model(half)) for half in self.images().chunk(2)) / 2).backward()
+        ours = torch.load(tmp_path / 'grads.pth')
+        largest = max(grad.abs().max() for grad in ours.values())
+        assert_equal_gradients(ours, gradients(model), 1e-12 * largest)
+        assert 'layer2.weight' in ours
+
+
+def _rank(rank: int, port: int, out: str) -> None:
+    dist.init_process_group('gloo', init_method=f'tcp://127.0.0.1:{port}', rank=rank, world_size=2)
+    case = TestGradients()
+    backbone = case.make(norm_eval=True)
+    model = DistributedDataParallel(backbone)
+    case.loss(model(case.images().chunk(2)[rank])).backward()
+    if rank == 0:
+        torch.save(gradients(backbone), out)
+    dist.destroy_process_group()
