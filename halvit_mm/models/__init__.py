@@ -1,4 +1,5 @@
 from .backbones import HaLViT, SharedStageResNet
 from .layers import SharedBottleneckStage, TiedFFN, TiedMultiheadAttention
+from .necks import ViTPyramid
 
-__all__ = ['HaLViT', 'SharedBottleneckStage', 'SharedStageResNet', 'TiedFFN', 'TiedMultiheadAttention']
+__all__ = ['HaLViT', 'SharedBottleneckStage', 'SharedStageResNet', 'TiedFFN', 'TiedMultiheadAttention', 'ViTPyramid']

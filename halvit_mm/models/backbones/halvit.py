@@ -1,3 +1,4 @@
+from collections import OrderedDict
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,14 +9,17 @@ from mmengine.model.weight_init import trunc_normal_
 from mmpretrain.models.backbones import VisionTransformer
 from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLayer
 from mmpretrain.models.utils import MultiheadAttention, build_norm_layer, resize_pos_embed
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from halvit_mm.registry import MODELS
 
 from ..layers import TiedFFN, TiedMultiheadAttention
+from ..layers.windows import join_windows, split_into_windows
 
 TIES = ('both', 'attn', 'ffn', 'none')
+# Of an 800 x 1333 image at width 768 one takes 13 MB.
+POS_EMBEDS_KEPT = 4
 
 
 class TiedTransformerEncoderLayer(TransformerEncoderLayer):
@@ -90,6 +94,29 @@ class TiedTransformerEncoderLayer(TransformerEncoderLayer):
         )
 
 
+def attend_in_windows(layer: TransformerEncoderLayer, x: Tensor, resolution: tuple[int, int], largest: int) -> Tensor:
+    """Run an encoder layer whose tokens attend within windows.
+
+    Args:
+        layer (TransformerEncoderLayer): The layer, tied or not; from :func:`drop_whole_images`.
+        x (Tensor): Extra tokens and those of a map, shape (B, E + H * W, D).
+        resolution (tuple[int, int]): H and W.
+        largest (int): Most tokens that a window may have along a side.
+
+    Returns:
+        Tensor: Shape (B, E + H * W, D).
+    """
+    attended = layer.attn(split_into_windows(layer.ln1(x), resolution, largest))
+    x = x + layer.drop_path(join_windows(attended, resolution, largest))
+    return layer.ffn(layer.ln2(x), identity=x)
+
+
+def drop_whole_images(layer: TransformerEncoderLayer) -> TransformerEncoderLayer:
+    """Move the stochastic depth of a layer's attention behind the windows, which it would drop one by one."""
+    layer.drop_path, layer.attn.out_drop = layer.attn.out_drop, nn.Identity()
+    return layer
+
+
 @MODELS.register_module()
 class HaLViT(VisionTransformer):
     """Vision transformer whose layers use one matrix on the way in and its transpose on the way out.
@@ -138,11 +165,19 @@ class HaLViT(VisionTransformer):
             the control: parameter for parameter and key for key a ``VisionTransformer``. Defaults to ``'both'``.
         with_cp (bool): Whether each layer's activations are computed again in the backward pass instead of
             being kept. Defaults to False.
+        window_size (int): Most patches along a side of a window, for large images: layers other than
+            ``global_attn_layers`` attend within windows (ViTDet, `arXiv 2203.16527
+            <https://arxiv.org/abs/2203.16527>`_; see :mod:`halvit_mm.models.layers.windows`). The weights are the
+            same as without windows, and an image that fits a window gives the same. 0 means no windows. Defaults
+            to 0.
+        global_attn_layers (Sequence[int]): Layers that attend globally all the same, from 0; negative ones count
+            from the end. Needs ``window_size``. Defaults to ``()``.
         init_cfg (dict or list, optional): Initialization config of mmengine. Defaults to None.
 
     Raises:
         AssertionError: If ``arch`` or ``out_indices`` are not as above.
-        ValueError: If ``out_type``, ``tie``, ``frozen_stages`` or ``layer_cfgs`` are not as above.
+        ValueError: If ``out_type``, ``tie``, ``frozen_stages``, ``layer_cfgs``, ``window_size`` or
+            ``global_attn_layers`` are not as above.
         RuntimeError: On loading weights of which fewer than 90 % of this backbone's parameters can be filled.
 
     Examples:
@@ -189,6 +224,8 @@ class HaLViT(VisionTransformer):
         pre_norm: bool = False,
         tie: str = 'both',
         with_cp: bool = False,
+        window_size: int = 0,
+        global_attn_layers: Sequence[int] = (),
         init_cfg: dict | list | None = None,
     ) -> None:
         arch_settings = self._resolve_arch(arch)
@@ -201,6 +238,18 @@ class HaLViT(VisionTransformer):
             layer_cfgs = [layer_cfgs] * num_layers
         if len(layer_cfgs) != num_layers:
             raise ValueError(f'layer_cfgs has {len(layer_cfgs)} entries for {num_layers} layers')
+
+        if window_size < 0:
+            raise ValueError(f'window_size={window_size} must be 0 (no windows) or a number of patches')
+        if global_attn_layers and not window_size:
+            raise ValueError(
+                f'global_attn_layers={tuple(global_attn_layers)} needs a window_size; it is 0 (no windows)'
+            )
+        for index in global_attn_layers:
+            if not -num_layers <= index < num_layers:
+                raise ValueError(
+                    f'global_attn_layers={tuple(global_attn_layers)} names layer {index}; there are {num_layers}'
+                )
 
         # All of a VisionTransformer but its layers, which would be made in full only to be replaced.
         super().__init__(
@@ -224,6 +273,8 @@ class HaLViT(VisionTransformer):
         self.out_indices = resolve_out_indices(out_indices, num_layers)
         self.tie = tie
         self.with_cp = with_cp
+        self.window_size = window_size
+        self.global_attn_layers = tuple(index % num_layers for index in global_attn_layers)
 
         layer_type = TransformerEncoderLayer if tie == 'none' else TiedTransformerEncoderLayer
         tie_cfg = {} if tie == 'none' else dict(tie=tie)
@@ -240,8 +291,10 @@ class HaLViT(VisionTransformer):
                 norm_cfg=norm_cfg,
                 **tie_cfg,
             )
-            self.layers.append(layer_type(**{**cfg, **layer_cfg}))
+            layer = layer_type(**{**cfg, **layer_cfg})
+            self.layers.append(drop_whole_images(layer) if self._has_windows(len(self.layers)) else layer)
 
+        self._pos_embeds = OrderedDict()
         self._register_load_state_dict_pre_hook(self._refuse_foreign_weights)
         self.frozen_stages = frozen_stages
         self.train()
@@ -296,8 +349,34 @@ class HaLViT(VisionTransformer):
             f'find no place (first: {", ".join(unused[:3]) or "none"}). {advice}'
         )
 
+    def _has_windows(self, layer: int) -> bool:
+        return self.window_size > 0 and layer not in self.global_attn_layers
+
+    def _run_layer(self, index: int, x: Tensor, resolution: tuple[int, int]) -> Tensor:
+        if self._has_windows(index):
+            return attend_in_windows(self.layers[index], x, resolution, self.window_size)
+        return self.layers[index](x)
+
+    def _pos_embed_for(self, resolution: tuple[int, int]) -> Tensor:
+        """The position embedding of a map, shape (1, E + H * W, D); computed once per size while nothing learns it."""
+        pos_embed = self.pos_embed
+        args = self.patch_resolution, resolution, self.interpolate_mode, self.num_extra_tokens
+        learned = torch.is_grad_enabled() and pos_embed.requires_grad
+        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+        if self.training or learned or traced or pos_embed.is_inference():
+            return resize_pos_embed(pos_embed, *args)
+        key = (*resolution, pos_embed.device, pos_embed.dtype, pos_embed._version)
+        if key not in self._pos_embeds:
+            self._pos_embeds[key] = resize_pos_embed(pos_embed, *args)
+            if len(self._pos_embeds) > POS_EMBEDS_KEPT:
+                self._pos_embeds.popitem(last=False)
+        self._pos_embeds.move_to_end(key)
+        return self._pos_embeds[key]
+
     def train(self, mode: bool = True) -> 'HaLViT':
         super().train(mode)
+        # Averaged weights, for one, are put in place behind the version counter's back.
+        self._pos_embeds.clear()
         if self.frozen_stages > 0:
             self._freeze_stages()
         return self
@@ -317,19 +396,15 @@ class HaLViT(VisionTransformer):
             x = x.contiguous()
         else:
             x = torch.cat((self.cls_token.expand(x.shape[0], -1, -1), x), dim=1)
-        x = x + resize_pos_embed(
-            self.pos_embed,
-            self.patch_resolution,
-            patch_resolution,
-            mode=self.interpolate_mode,
-            num_extra_tokens=self.num_extra_tokens,
-        )
+        x = x + self._pos_embed_for(patch_resolution)
         x = self.pre_norm(self.drop_after_pos(x))
 
         outs = []
-        for i, layer in enumerate(self.layers):
-            recompute = self.with_cp and torch.is_grad_enabled()
-            x = checkpoint(layer, x, use_reentrant=False) if recompute else layer(x)
+        for i in range(self.num_layers):
+            if self.with_cp and torch.is_grad_enabled():
+                x = checkpoint(self._run_layer, i, x, patch_resolution, use_reentrant=False)
+            else:
+                x = self._run_layer(i, x, patch_resolution)
             if i == self.num_layers - 1 and self.final_norm:
                 x = self.ln1(x)
             if i in self.out_indices:
