@@ -1,6 +1,7 @@
 """A config becomes a run: what the tools for training and testing share."""
 
 import argparse
+import gc
 import importlib.util
 import os
 import sys
@@ -88,7 +89,9 @@ def run_host_tool(tool: str, argv: list[str] | None = None) -> None:
         sys.argv[1:] = argv
         module.main()
     if dist.is_initialized():
-        # Else a thread of gloo's that still runs as the interpreter ends can abort a rank that has done its work.
+        # A thread of gloo's that is still busy as the interpreter ends aborts a rank that has done its work. The group
+        # joins its threads, but not before the runner is gone, whose model holds it.
+        gc.collect()
         dist.destroy_process_group()
 
 
