@@ -1,0 +1,23 @@
+"""Write canvases with handwritten digits for detection in COCO's layout, and for its backbone in ImageNet's."""
+
+import argparse
+from pathlib import Path
+
+from halvit_mm.data import write_digits_coco, write_single_digits
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--root', default='data/digits_coco', help='folder to write to (default: %(default)s)')
+    parser.add_argument('--train', type=int, default=2000, help='canvases for training (default: %(default)s)')
+    parser.add_argument('--val', type=int, default=200, help='canvases for validation (default: %(default)s)')
+    args = parser.parse_args()
+    counts = write_digits_coco(args.root, args.train, args.val)
+    print(f'{args.root}: {counts["train"]} digits in train, {counts["val"]} in val')
+    single = Path(args.root, 'single')
+    counts = write_single_digits(single)
+    print(f'{single}: {counts["train"]} canvases with one digit in train, {counts["val"]} in val')
+
+
+if __name__ == '__main__':
+    main()
