@@ -1,0 +1,37 @@
+"""Classify images, or detect objects in them, with a checkpoint; the config says which.
+
+Prints a line for each image, and draws the results with --out. An image that cannot be read is named on the standard
+error and passed over. The exit status is 0; 1 if an image was passed over; 2 if nothing could be done.
+"""
+
+import argparse
+import sys
+
+from mmengine.config import DictAction
+
+from halvit_mm.engine.infer import infer
+from halvit_mm.engine.runner import load_config
+from halvit_mm.errors import told_in_one_line
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config of a classifier or a detector')
+    parser.add_argument('checkpoint', help='its weights: a file or a URL')
+    parser.add_argument('source', metavar='image_or_folder', help='in a folder, images at any depth')
+    parser.add_argument('--out', metavar='DIR', help='folder to draw the results to')
+    parser.add_argument(
+        '--score-thr', type=float, default=0.3, help='score above which a detection counts (default: %(default)s)'
+    )
+    parser.add_argument('--device', help='such as cpu or cuda:1 (default: the accelerator, if there is one)')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='values merged into the config')
+    args = parser.parse_args()
+    with told_in_one_line():
+        cfg = load_config(args.config, args.cfg_options)
+        skipped = infer(cfg, args.checkpoint, args.source, args.out, args.score_thr, args.device)
+    if skipped:
+        sys.exit(1)
+
+
+if __name__ == '__main__':
+    main()
