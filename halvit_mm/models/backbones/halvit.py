@@ -365,13 +365,24 @@ class HaLViT(VisionTransformer):
         traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
         if self.training or learned or traced or pos_embed.is_inference():
             return resize_pos_embed(pos_embed, *args)
-        key = (*resolution, pos_embed.device, pos_embed.dtype, pos_embed._version)
+        # The parameter is kept with it, so that no other one can come to have its id.
+        key = (*resolution, id(pos_embed), pos_embed.device, pos_embed.dtype, pos_embed._version)
         if key not in self._pos_embeds:
-            self._pos_embeds[key] = resize_pos_embed(pos_embed, *args)
+            self._pos_embeds[key] = pos_embed, resize_pos_embed(pos_embed, *args)
             if len(self._pos_embeds) > POS_EMBEDS_KEPT:
                 self._pos_embeds.popitem(last=False)
         self._pos_embeds.move_to_end(key)
-        return self._pos_embeds[key]
+        return self._pos_embeds[key][1]
+
+    def __getstate__(self) -> dict:
+        # A copy's parameter counts its versions anew.
+        return {**self.__dict__, '_pos_embeds': OrderedDict()}
+
+    def _format_output(self, x: Tensor, resolution: tuple[int, int]) -> Tensor:
+        out = super()._format_output(x, resolution)
+        # The host's map is a view in channels_last layout, which every convolution hands on, and which mmcv's RoIAlign
+        # reads as if it were contiguous: numbers of other pixels, and no error.
+        return out.contiguous() if self.out_type == 'featmap' else out
 
     def train(self, mode: bool = True) -> 'HaLViT':
         super().train(mode)

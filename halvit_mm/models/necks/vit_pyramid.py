@@ -132,7 +132,7 @@ def count_doublings(in_stride: int, out_stride: int) -> int:
     """
     coarse, fine = max(in_stride, out_stride), min(in_stride, out_stride)
     ratio = coarse // fine if fine > 0 else 0
-    if ratio * fine != coarse or ratio & (ratio - 1):
+    if ratio < 1 or ratio * fine != coarse or ratio & (ratio - 1):
         raise ValueError(
             f'stride {out_stride} cannot be made from in_stride={in_stride}: it must be {in_stride} times or divided '
             'by a power of 2'

@@ -1,5 +1,6 @@
 import copy
 import io
+import pickle
 
 import pytest
 import torch
@@ -8,12 +9,14 @@ from mmengine.model import ExponentialMovingAverage
 from mmengine.runner.checkpoint import load_checkpoint
 from mmengine.runner.checkpoint import load_state_dict as mmengine_load_state_dict
 from mmpretrain.models.backbones import VisionTransformer
+from mmpretrain.models.utils import resize_pos_embed
 from torch import distributed as dist
 from torch import multiprocessing
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parallel import DistributedDataParallel
 
 from halvit_mm.models import HaLViT
+from halvit_mm.models.backbones.halvit import POS_EMBEDS_KEPT
 from tests.utils import (
     TINY_ARCH,
     assert_equal_gradients,
@@ -435,3 +438,320 @@ class TestSurroundings:
         for tie, buffer in buffers.items():
             torch.save(make(arch=arch, tie=tie).state_dict(), buffer)
         assert buffers['both'].tell() < 0.56 * buffers['none'].tell()
+
+
+LARGE = dict(patch_size=16, out_type='featmap', window_size=4, img_size=64)
+
+
+@pytest.fixture
+def resizes(monkeypatch):
+    """The sizes for which a position embedding was resized."""
+    calls = []
+
+    def counted(pos_embed, source, target, *args):
+        calls.append(tuple(target))
+        return resize_pos_embed(pos_embed, source, target, *args)
+
+    monkeypatch.setattr('halvit_mm.models.backbones.halvit.resize_pos_embed', counted)
+    return calls
+
+
+def assert_fresh(model: HaLViT, size: tuple[int, int] = (40, 24)) -> None:
+    """That an output is that of the embedding which the model has now."""
+    fresh = HaLViT(**SMALL, out_type='raw').to(model.pos_embed.dtype).eval()
+    fresh.load_state_dict(model.state_dict())
+    x = images(1, size, model.pos_embed.dtype)
+    with torch.no_grad():
+        assert torch.equal(model(x)[0], fresh(x)[0])
+
+
+class TestLargeInputs:
+    @pytest.mark.parametrize('tie', ['both', 'attn', 'ffn', 'none'])
+    @pytest.mark.parametrize('with_cls_token', [True, False])
+    def test_a_window_that_covers_the_map_is_global_attention(self, tie, with_cls_token):
+        cfg = dict(tie=tie, with_cls_token=with_cls_token, out_type='raw', out_indices=[0, 1, 2])
+        cfg.update(layer_scale_init_value=0.1)
+        ours, theirs = make(window_size=10, **cfg).eval(), make(**cfg).eval()
+        for size in ((32, 32), (77, 33)):
+            for a, b in zip(ours(images(size=size)), theirs(images(size=size)), strict=True):
+                assert torch.equal(a, b)
+
+    def test_all_layers_global_is_global_attention(self):
+        ours = make(window_size=2, global_attn_layers=[0, 1, -1], out_type='raw')
+        assert torch.equal(ours(images())[0], make(out_type='raw')(images())[0])
+
+    @pytest.mark.parametrize('tie', ['both', 'attn', 'ffn', 'none'])
+    def test_weights_of_a_classifier_are_loaded(self, tie, tmp_path):
+        source = make(tie=tie)
+        target = make(tie=tie, window_size=2, global_attn_layers=[1], out_type='featmap')
+        assert [*target.state_dict()] == [*source.state_dict()]
+        with torch.no_grad():
+            for parameter in source.parameters():
+                parameter.add_(0.01)
+        classifier = {f'backbone.{name}': value for name, value in source.state_dict().items()}
+        torch.save(dict(state_dict=classifier), tmp_path / 'source.pth')
+        load_checkpoint(target, str(tmp_path / 'source.pth'), strict=True, revise_keys=[(r'^backbone\.', '')])
+        for name, value in target.state_dict().items():
+            assert torch.equal(value, source.state_dict()[name]), name
+
+    @pytest.mark.parametrize('size', [(800, 1333), (1333, 800), (101, 203), (5, 300)])
+    @pytest.mark.parametrize('windows', [dict(), dict(window_size=14, global_attn_layers=(1,))])
+    def test_strides_and_shapes(self, size, windows):
+        model = make(patch_size=16, img_size=224, out_type='featmap', out_indices=[0, 2], **windows).eval()
+        with torch.no_grad():
+            for out in model(images(1, size)):
+                assert out.shape == (1, 24, -(-size[0] // 16), -(-size[1] // 16))
+                assert out.isfinite().all()
+
+    @pytest.mark.parametrize('windows', [dict(), dict(window_size=3, global_attn_layers=(1,))])
+    @pytest.mark.parametrize('tie', ['both', 'none'])
+    def test_a_batch_gives_what_its_images_give(self, windows, tie):
+        model = make(tie=tie, out_type='raw', **windows).eval()
+        x = images(3, (41, 70))
+        with torch.no_grad():
+            torch.testing.assert_close(model(x)[0], torch.cat([model(image[None])[0] for image in x]))
+
+    def reach(self, **cfg) -> list[torch.Tensor]:
+        """For each layer: which patches a change of the first patch's pixels has changed."""
+        model = make(**{**SMALL, 'out_type': 'featmap', 'out_indices': [0, 1, 2], 'window_size': 2, **cfg}).eval()
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, std=0.2)
+        x = images(1, (40, 64))
+        changed = x.clone()
+        changed[:, :, 3, 5] += 10
+        with torch.no_grad():
+            return [(a != b).any(1)[0] for a, b in zip(model(x), model(changed), strict=True)]
+
+    def test_windows_limit_attention(self):
+        # 5 x 8 patches are cut into windows of 2 x 2.
+        own = torch.zeros(5, 8, dtype=torch.bool)
+        own[:2, :2] = True
+        for tie in ('both', 'none'):
+            for reached in self.reach(with_cls_token=False, tie=tie):
+                assert torch.equal(reached, own)
+
+    def test_a_global_layer_and_the_class_token_carry_further(self):
+        first, second, third = self.reach(with_cls_token=False, global_attn_layers=[-2])
+        assert first.sum() == 4
+        assert second.all()
+        assert third.all()
+        first, second, third = self.reach()
+        assert first.sum() == 4
+        assert second.all()
+
+    @pytest.mark.parametrize('with_cp', [False, True])
+    def test_equals_untied_twin(self, with_cp):
+        windows = dict(window_size=3, global_attn_layers=(1,), out_type='raw', out_indices=[0, 1, 2])
+        tied = make(**windows, with_cp=with_cp).double()
+        for parameter in tied.parameters():
+            torch.nn.init.normal_(parameter, std=0.2)
+        untied = make(**windows, tie='none').double()
+        untied.load_state_dict(untie_state_dict(tied.state_dict()), strict=True)
+        x = images(2, (41, 54), torch.double)
+        ours, theirs = tied(x), untied(x)
+        for a, b in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-10)
+        weight = torch.randn_like(ours[-1])
+        (ours[-1] * weight).sum().backward()
+        (theirs[-1] * weight).sum().backward()
+        assert_equal_gradients(gradients(tied), tie_gradients(gradients(untied)), 1e-10)
+
+    def test_checkpointing_gives_the_same_gradients(self):
+        grads = []
+        for with_cp in (False, True):
+            model = make(with_cp=with_cp, drop_rate=0.1, drop_path_rate=0.3, **LARGE, global_attn_layers=(1,))
+            torch.manual_seed(3)
+            model(images(2, (100, 180)))[0][:, :12].square().sum().backward()
+            grads.append(gradients(model))
+        assert grads[0].keys() == dict(model.named_parameters()).keys()
+        assert_equal_gradients(*grads, 1e-6)
+
+    @pytest.mark.parametrize('tie', ['both', 'ffn', 'none'])
+    def test_stochastic_depth_drops_whole_images(self, tie):
+        model = make(
+            arch={**TINY_ARCH, 'num_layers': 1},
+            tie=tie,
+            out_type='raw',
+            final_norm=False,
+            window_size=2,
+            layer_cfgs=dict(drop_path_rate=0.5),
+        )
+        for parameter in model.layers[0].parameters():
+            torch.nn.init.normal_(parameter, std=0.2)
+        for parameter in model.layers[0].ffn.parameters():
+            torch.nn.init.zeros_(parameter)
+        before = []
+        model.layers[0].ln1.register_forward_pre_hook(lambda module, args: before.append(args[0]))
+        x = images(32)
+        with torch.no_grad():
+            full = model.eval()(x)[0] - before[0]
+            dropped = model.train()(x)[0] - before[1]
+        kept = dropped.abs().amax((1, 2)) > 0
+        assert 4 < kept.sum() < 28
+        torch.testing.assert_close(dropped[kept], 2 * full[kept], rtol=1e-4, atol=1e-5)
+
+    @pytest.mark.parametrize('tie', ['both', 'none'])
+    def test_stochastic_depth_of_windowed_layers_grows_linearly(self, tie):
+        model = make(tie=tie, drop_path_rate=0.2, window_size=2, global_attn_layers=(1,))
+        rates = [getattr(layer, 'drop_path', layer.attn.out_drop).drop_prob for layer in model.layers]
+        assert rates == [0.0, 0.1, 0.2]
+
+    @pytest.mark.parametrize(
+        ('cfg', 'message'),
+        [
+            (dict(window_size=-1), r'window_size=-1 must be 0 \(no windows\) or a number of patches'),
+            (dict(global_attn_layers=[1]), r'global_attn_layers=\(1,\) needs a window_size; it is 0'),
+            (dict(window_size=2, global_attn_layers=(0, 3)), 'names layer 3; there are 3'),
+            (dict(window_size=2, global_attn_layers=(-4,)), 'names layer -4; there are 3'),
+        ],
+    )
+    def test_refusals(self, cfg, message):
+        with pytest.raises(ValueError, match=message):
+            HaLViT(**{**SMALL, **cfg})
+
+    def test_export(self):
+        model = make(out_type='featmap', window_size=3, global_attn_layers=(1,)).eval()
+        batch = torch.export.Dim('batch', min=1, max=64)
+        exported = torch.export.export(model, (images(2, (44, 52)),), dynamic_shapes=dict(x={0: batch}))
+        x = images(5, (44, 52))
+        torch.testing.assert_close(exported.module()(x)[0], model(x)[0])
+        assert not model._pos_embeds
+
+    def test_compile(self):
+        model = make(arch={**TINY_ARCH, 'num_layers': 1}, out_type='raw', window_size=3).eval()
+        x = images(2, (44, 52))
+        with torch.no_grad():
+            expected = model(x)[0]
+            # Inductor would take a minute.
+            compiled = torch.compile(model, dynamic=False, fullgraph=True, backend='aot_eager')
+            torch.testing.assert_close(compiled(x)[0], expected, rtol=1e-4, atol=1e-5)
+
+
+class TestKeptPositionEmbeddings:
+    def test_computed_once_per_size(self, resizes):
+        model = make().eval()
+        with torch.no_grad():
+            for size in ((40, 24), (24, 40), (40, 24), (39, 18), (24, 40)):
+                model(images(1, size))
+        assert resizes == [(5, 3), (3, 5)]
+        with torch.inference_mode():
+            model(images(1, (40, 24)))
+        for parameter in model.parameters():
+            parameter.requires_grad = False
+        model(images(1, (40, 24)))
+        assert len(resizes) == 2
+
+    def test_kept_from_inference_mode(self):
+        model = make(frozen_stages=1).eval()
+        x = images(1, (40, 24))
+        with torch.inference_mode():
+            expected = model(x)[0]
+        out = model(x)[0]
+        torch.testing.assert_close(out, expected.clone())
+        out.sum().backward()
+        assert model.layers[1].ffn.weight.grad is not None
+
+    def test_frozen_in_training(self, resizes):
+        model = make(frozen_stages=1)
+        model(images(1, (40, 24)))[0].sum().backward()
+        assert resizes == [(5, 3)]
+
+    def test_at_most_a_few_are_kept(self, resizes):
+        model = make().eval()
+        with torch.no_grad():
+            for columns in range(1, POS_EMBEDS_KEPT + 4):
+                model(images(1, (40, 8 * columns)))
+                model(images(1, (40, 8)))
+        assert len(model._pos_embeds) == POS_EMBEDS_KEPT
+        # The one that is used all the time stays
+        assert resizes.count((5, 1)) == 1
+
+    @pytest.mark.parametrize('assign', [False, True])
+    def test_anew_after_loading(self, assign):
+        model = make(out_type='raw').eval()
+        x = images(1, (40, 24))
+        for i in range(3):
+            state = {name: value.clone() for name, value in model.state_dict().items()}
+            state['pos_embed'] += i
+            with torch.no_grad():
+                model(x)
+            model.load_state_dict(state, assign=assign)
+            assert_fresh(model)
+
+    def test_anew_after_a_change_in_place(self):
+        model = make(out_type='raw').eval()
+        with torch.no_grad():
+            model(images(1, (40, 24)))
+            model.pos_embed.mul_(2)
+        assert_fresh(model)
+
+    def test_anew_after_a_step(self):
+        model = make(out_type='raw').eval()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        with torch.no_grad():
+            model(images(1, (40, 24)))
+        (model(images(1, (40, 24)))[0] * torch.linspace(-1, 1, 24)).sum().backward()
+        assert model.pos_embed.grad.abs().max() > 0
+        optimizer.step()
+        assert_fresh(model)
+
+    def test_anew_after_averaged_weights(self):
+        model = make(out_type='raw').eval()
+        with torch.no_grad():
+            model(images(1, (40, 24)))
+        model.pos_embed.data.copy_(torch.randn_like(model.pos_embed))
+        model.eval()
+        assert_fresh(model)
+
+    def test_anew_after_another_parameter_is_put_in_place(self):
+        model = make(out_type='raw').eval()
+        x = images(1, (40, 24))
+        for _ in range(3):
+            model.pos_embed = torch.nn.Parameter(torch.randn(1, 17, 24))
+            assert_fresh(model)
+        other = {name: value.clone() for name, value in model.state_dict().items()}
+        other['pos_embed'].neg_()
+        with torch.no_grad():
+            called = torch.func.functional_call(model, other, (x,))[0]
+            model.load_state_dict(other)
+            assert torch.equal(model(x)[0], called)
+
+    def test_anew_in_another_precision(self):
+        model = make(out_type='raw').eval()
+        with torch.no_grad():
+            model(images(1, (40, 24)))
+        assert_fresh(model.double())
+
+    def test_learned_in_training_and_evaluation(self):
+        model = make(window_size=2).eval()
+        x = images(1, (40, 24))
+        for training in (True, False):
+            with torch.no_grad():
+                model.eval()(x)
+            model.zero_grad()
+            (model.train(training)(x)[0] * torch.linspace(-1, 1, 24)).sum().backward()
+            assert model.pos_embed.grad.abs().max() > 0
+
+    def test_copies(self):
+        """Versions of a copy's parameters count from 0 again."""
+        model = HaLViT(**SMALL, out_type='raw').eval()
+        keys = [*model.state_dict()]
+        with torch.no_grad():
+            model(images(1, (40, 24)))
+        source = make().state_dict()
+        model.load_state_dict(source)
+        with torch.no_grad():
+            model(images(1, (24, 40)))
+        assert [*model.state_dict()] == keys
+        clone = copy.deepcopy(model)
+        assert_fresh(clone)
+        buffer = io.BytesIO()
+        torch.save(model, buffer)
+        buffer.seek(0)
+        for loaded in (torch.load(buffer, weights_only=False), pickle.loads(pickle.dumps(model))):
+            assert_fresh(loaded)
+        assert_fresh(model)
+        with torch.no_grad():
+            clone.pos_embed.zero_()
+        assert_fresh(clone)
+        assert_fresh(model)
