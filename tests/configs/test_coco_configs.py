@@ -1,0 +1,197 @@
+import logging
+import sys
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmdet.testing import demo_mm_inputs
+from mmdet.utils import register_all_modules
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.model import Sequential
+from mmengine.registry import DefaultScope
+from mmengine.runner import save_checkpoint
+from mmpretrain.registry import MODELS as CLASSIFIERS
+from torch import nn
+
+from halvit_mm.engine import LayerDecayOptimWrapperConstructor, PretrainedBackboneHook
+from halvit_mm.engine.runner import load_config
+from halvit_mm.models import HaLViT
+from tests.configs.test_configs import CONFIGS, groups_of
+from tests.utils import ROOT, run
+
+COCO = [path for path in CONFIGS if path.parent.name in ('mask_rcnn', 'retinanet') or path.stem.startswith('mask-rcnn')]
+FOLDER = ROOT / 'configs/mask_rcnn'
+
+
+@pytest.fixture(autouse=True)
+def mmdet_scope():
+    register_all_modules(init_default_scope=False)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        yield
+
+
+def load(name: str) -> Config:
+    return Config.fromfile(next(path for path in COCO if path.stem == name))
+
+
+def parameters(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize('path', COCO, ids=lambda path: path.stem)
+def test_model_and_optimizer_are_built(path):
+    cfg = Config.fromfile(path)
+    model = MODELS.build(cfg.model)
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert trained <= groups_of(cfg, model).keys()
+    assert cfg.default_scope == 'mmdet'
+    if cfg.model.backbone.type.startswith('halvit_mm'):
+        assert {'type': 'halvit_mm.PretrainedBackboneHook'} in cfg.custom_hooks
+    if path.parent.name != 'digits':
+        assert cfg.auto_scale_lr.base_batch_size == 16
+        assert cfg.train_dataloader.batch_size == 2
+        assert cfg.train_cfg.max_epochs == 12
+
+
+@pytest.mark.parametrize(
+    ('name', 'millions'),
+    [
+        # The paper prints 63.0 for HaLViT-M
+        *(('halvit-medium', 64.020), ('halvit-tiny', 31.346), ('resnet50-pe1', 33.714), ('resnet50-pe2', 34.348)),
+        # PVT's paper, tables 3 and 4
+        *(('pvt-t', 32.9), ('pvt-s', 44.1), ('pvt-m', 63.9), ('pvt-l', 81.0), ('r50', 44.4), ('r101', 63.4)),
+    ],
+)
+def test_parameters_in_all(name, millions):
+    model = MODELS.build(load(f'mask-rcnn_{name}_fpn_1x_coco').model)
+    assert parameters(model) / 1e6 == pytest.approx(millions, abs=0.06 if millions == round(millions, 1) else 6e-4)
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        *(
+            'mask-rcnn_halvit-tiny_fpn_1x_coco',
+            'mask-rcnn_deit-small_fpn_1x_coco',
+            'mask-rcnn_resnet50-pe1_fpn_1x_coco',
+        ),
+        *('mask-rcnn_pvt-t_fpn_1x_coco', 'mask-rcnn_pvt-v2-b0_fpn_1x_coco', 'retinanet_halvit-tiny_fpn_1x_coco'),
+    ],
+)
+def test_forward_and_backward(name):
+    cfg = load(name)
+    cfg.model.backbone.pop('init_cfg', None)
+    model = MODELS.build(cfg.model)
+    packed = demo_mm_inputs(
+        2, [[3, 96, 130], [3, 130, 90]], with_mask='mask' in name, num_items=[2, 1], use_box_type=False
+    )
+    data = model.data_preprocessor(packed, True)
+    losses, _ = model.parse_losses(model(**data, mode='loss'))
+    losses.backward()
+    for parameter_name, p in model.named_parameters():
+        if p.requires_grad:
+            assert p.grad is not None, parameter_name
+            assert p.grad.isfinite().all(), parameter_name
+    model.eval()
+    with torch.no_grad():
+        results = model(**model.data_preprocessor(packed, False), mode='predict')
+    assert len(results) == 2
+
+
+def test_twin_by_one_field():
+    tied, twin = (load(f'mask-rcnn_{name}_fpn_1x_coco').model for name in ('halvit-medium', 'deit-base'))
+    assert {**tied.backbone, 'tie': 'none'} == dict(twin.backbone)
+    assert tied.neck == twin.neck
+
+
+def test_depths_have_rates_of_their_own():
+    cfg = load('mask-rcnn_halvit-tiny_fpn_1x_coco')
+    groups = groups_of(cfg, MODELS.build(cfg.model))
+    rates = {name: group['lr'] / 2e-4 for name, group in groups.items()}
+    assert rates['neck.1.lateral_convs.0.conv.weight'] == rates['roi_head.mask_head.convs.0.conv.weight'] == 1
+    assert rates['backbone.layers.11.attn.q_weight'] == pytest.approx(0.7)
+    assert rates['backbone.layers.0.ffn.weight'] == pytest.approx(0.7**12)
+    assert rates['backbone.patch_embed.projection.weight'] == pytest.approx(0.7**13)
+    still = {name for name, group in groups.items() if group['weight_decay'] == 0}
+    assert {'backbone.pos_embed', 'backbone.layers.0.ffn.hidden_bias', 'backbone.layers.3.ln1.weight'} <= still
+    assert not {name for name in still if name.endswith(('q_weight', 'kv_weight', 'ffn.weight'))}
+
+
+def test_rates_by_depth_need_a_backbone_that_knows_depths():
+    model = nn.Module()
+    model.backbone = nn.Linear(2, 2)
+    constructor = LayerDecayOptimWrapperConstructor(
+        dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3)), dict(layer_decay_rate=0.7)
+    )
+    with pytest.raises(ValueError, match='Linear cannot say how deep a parameter lies'):
+        constructor(model)
+
+
+def test_classifiers_checkpoint_starts_the_backbone(tmp_path):
+    classifier = CLASSIFIERS.build(Config.fromfile(ROOT / 'configs/halvit/halvit-tiny_8xb128_in1k.py').model)
+    for p in classifier.parameters():
+        nn.init.normal_(p)
+    save_checkpoint(dict(state_dict=classifier.state_dict()), str(tmp_path / 'w.pth'))
+    words = ['type=Pretrained', f'checkpoint={tmp_path / "w.pth"}', 'prefix=backbone.']
+    options = dict(f'model.backbone.init_cfg.{word}'.split('=') for word in words)
+    cfg = load_config(str(FOLDER / 'mask-rcnn_halvit-tiny_fpn_1x_coco.py'), options)
+    backbone = MODELS.build(cfg.model).backbone
+    backbone.init_weights()
+    given = classifier.backbone.state_dict()
+    for name, value in backbone.state_dict().items():
+        assert torch.equal(value, given[name][:, 1:] if name == 'pos_embed' else given[name]), name
+
+
+class TestPretrainedBackboneHook:
+    def said(self, caplog, backbone: nn.Module, load_from: str | None = None) -> str:
+        class Runner:
+            model = nn.Module()
+            _load_from = load_from
+
+        Runner.model.backbone = backbone
+        logger = MMLogger.get_current_instance()
+        logger.addHandler(caplog.handler)
+        with caplog.at_level(logging.WARNING):
+            PretrainedBackboneHook().before_train(Runner())
+        logger.removeHandler(caplog.handler)
+        return caplog.text
+
+    def test_says_what_gives_weights(self, caplog):
+        text = self.said(caplog, HaLViT('micro'))
+        assert 'The backbone (HaLViT) starts from random weights' in text
+        assert 'model.backbone.init_cfg.checkpoint=FILE' in text
+        assert 'frozen' not in text
+
+    def test_says_that_frozen_stages_stay(self, caplog):
+        cfg = load('mask-rcnn_resnet50-pe2_fpn_1x_coco')
+        assert '(frozen_stages=1) stay as they were drawn' in self.said(caplog, MODELS.build(cfg.model.backbone))
+
+    def test_is_silent_with_weights(self, caplog):
+        assert self.said(caplog, HaLViT('micro'), load_from='x.pth') == ''
+        assert self.said(caplog, HaLViT('micro', init_cfg=dict(type='Pretrained', checkpoint='x.pth'))) == ''
+
+
+def test_list_of_necks_is_built():
+    cfg = load('mask-rcnn_halvit-tiny_fpn_1x_coco')
+    neck = MODELS.build(cfg.model).neck
+    assert isinstance(neck, Sequential)
+    assert neck[0].out_channels == tuple(cfg.model.neck[1].in_channels)
+
+
+@pytest.mark.long
+def test_builds_in_a_fresh_process_from_another_folder(tmp_path):
+    script = (
+        'import sys\n'
+        'from mmengine.config import Config\n'
+        'from mmengine.registry import init_default_scope\n'
+        'from mmdet.registry import MODELS\n'
+        'from mmengine.optim import build_optim_wrapper\n'
+        'for path in sys.argv[1:]:\n'
+        '    cfg = Config.fromfile(path)\n'
+        '    init_default_scope(cfg.default_scope)\n'
+        '    build_optim_wrapper(MODELS.build(cfg.model), cfg.optim_wrapper)\n'
+        '    print("built", path)\n'
+    )
+    built = run(sys.executable, '-c', script, *COCO, cwd=tmp_path)
+    assert built.stdout.count('\nbuilt ') + built.stdout.startswith('built ') == len(COCO)
