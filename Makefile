@@ -1,4 +1,5 @@
 # make demo    train a small HaLViT on handwritten digits with two ranks, test it, compare it with its twin
+# make demo-det  the same for Mask R-CNN: a backbone, a detector, COCO's evaluation, drawn detections
 # make test    run the tests
 # make lint    check style
 # make setup   what the others begin with: .venv with the tested set, once
@@ -10,7 +11,7 @@ RANKS ?= 2
 DEMO_CONFIG := configs/digits/halvit_2xb64_digits.py
 DEMO_DIR := work_dirs/demo
 
-.PHONY: demo test lint setup
+.PHONY: demo demo-det test lint setup
 
 setup:
 	@requirements/install.sh
@@ -21,6 +22,9 @@ demo: setup
 	tools/dist_test.sh $(DEMO_CONFIG) $$(cat $(DEMO_DIR)/last_checkpoint) $(RANKS) --work-dir $(DEMO_DIR) \
 		--out $(DEMO_DIR)/metrics.json --out-item metrics
 	@python tools/summarize.py $(DEMO_CONFIG) --metrics $(DEMO_DIR)/metrics.json --twin model.backbone.tie=none
+
+demo-det: setup
+	RANKS=$(RANKS) tools/digits_coco.sh halvit work_dirs/demo-det
 
 test: setup
 	python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)

@@ -22,6 +22,7 @@ from halvit_mm.errors import UserError, told_in_one_line
 from halvit_mm.registry import RUNNERS
 
 from .checkpoint import find_latest_checkpoint, read_seed, written_whole
+from .coco_check import check_coco, coco_datasets
 from .launch import init_cpu_ranks
 from .reproduce import IterationSeedHook, seed_by_place
 
@@ -171,6 +172,9 @@ def check_run(cfg: Config, tool: str, args: argparse.Namespace) -> None:
                     f'{loader}: {path} does not exist (looked from {Path.cwd()}); put or link the data there, or name '
                     f'its place with --cfg-options {loader}.dataset.data_root=...'
                 )
+        if 'RANK' not in os.environ:  # once for all ranks, by what starts them
+            for dataset in coco_datasets(cfg.get(loader)):
+                check_coco(loader, dataset)
 
 
 def _local_data(cfg: dict) -> Iterator[Path]:

@@ -1,4 +1,5 @@
 import logging
+import re
 import sys
 
 import pytest
@@ -170,6 +171,21 @@ class TestPretrainedBackboneHook:
     def test_is_silent_with_weights(self, caplog):
         assert self.said(caplog, HaLViT('micro'), load_from='x.pth') == ''
         assert self.said(caplog, HaLViT('micro', init_cfg=dict(type='Pretrained', checkpoint='x.pth'))) == ''
+
+
+def test_example_of_the_readme(tmp_path):
+    readme = (ROOT / 'README.md').read_text()
+    [example] = re.findall(r'```python\n(# Cascade R-CNN on.*?)```', readme, flags=re.DOTALL)
+    file = tmp_path / 'cascade.py'
+    file.write_text(example)
+    cfg = Config.fromfile(file)
+    assert len(cfg.model.roi_head.bbox_head) == 3
+    model = MODELS.build(cfg.model)
+    assert groups_of(cfg, model).keys() == {name for name, _ in model.named_parameters()}
+    data = model.data_preprocessor(demo_mm_inputs(1, [[3, 96, 130]], use_box_type=False), True)
+    loss, _ = model.parse_losses(model(**data, mode='loss'))
+    loss.backward()
+    assert model.backbone.layers[0].attn.q_weight.grad.abs().sum() > 0
 
 
 def test_list_of_necks_is_built():

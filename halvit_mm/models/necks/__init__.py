@@ -1,3 +1,4 @@
+from .gap import GlobalAveragePooling
 from .vit_pyramid import ViTPyramid
 
-__all__ = ['ViTPyramid']
+__all__ = ['GlobalAveragePooling', 'ViTPyramid']

@@ -1,0 +1,92 @@
+"""Look through a COCO annotation file before a run, for what the host would meet late or pass over in silence."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from halvit_mm.errors import UserError
+
+# COCO's own training set has 450 MB, which take many seconds to read and are known to be whole.
+LARGEST_FILE = 64 * 2**20
+
+
+def coco_datasets(cfg: Mapping | list | tuple | None) -> Iterator[Mapping]:
+    """The datasets of type ``CocoDataset`` in a dataloader's config, inside wrappers too.
+
+    Args:
+        cfg (Mapping or list): A dataloader's or a dataset's config.
+
+    Yields:
+        Mapping: Each dataset's config.
+    """
+    if isinstance(cfg, (list, tuple)):
+        for item in cfg:
+            yield from coco_datasets(item)
+    elif isinstance(cfg, Mapping):
+        if str(cfg.get('type')).rpartition('.')[2] == 'CocoDataset':
+            yield cfg
+        for key in ('dataset', 'datasets'):
+            yield from coco_datasets(cfg.get(key))
+
+
+def check_coco(loader: str, dataset: Mapping) -> None:
+    """Refuse a local annotation file of up to 64 MB that would fail later, or train on nothing.
+
+    Args:
+        loader (str): Name of the dataloader, for the message.
+        dataset (Mapping): Config of a ``CocoDataset``.
+
+    Raises:
+        UserError: If the file is no JSON or lacks a key; if it names an image that is not there; if none of its
+            categories is a class of the dataset; if masks are to be read and an annotation has none; if its masks
+            are run-length coded and are to be read with ``poly2mask=False``, for which mmdet ignores them.
+    """
+    root = dataset.get('data_root') or ''
+    path = Path(root, dataset.get('ann_file') or '')
+    if '://' in root or not path.is_file() or path.stat().st_size > LARGEST_FILE:
+        return
+    where = f'{loader}: {path}'
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise UserError(f'{where} is no JSON file: {error}') from None
+    for key in ('images', 'annotations', 'categories'):
+        if not isinstance(content, dict) or key not in content:
+            raise UserError(f"{where} has no {key!r}; a COCO file has 'images', 'annotations' and 'categories'")
+    _check_classes(where, dataset, [category['name'] for category in content['categories']])
+    folder = Path(root, dataset.get('data_prefix', {}).get('img', ''))
+    for image in content['images']:
+        if not (folder / image['file_name']).is_file():
+            raise UserError(f'{where} names the image {image["file_name"]}, which is not in {folder}')
+    steps = [step for step in dataset.get('pipeline') or () if str(step['type']).endswith('LoadAnnotations')]
+    if not any(step.get('with_mask') for step in steps) or dataset.get('test_mode'):
+        return
+    for annotation in content['annotations']:
+        mask = annotation.get('segmentation')
+        if not mask:
+            raise UserError(
+                f'{where}: annotation {annotation["id"]} of image {annotation["image_id"]} has no mask; leave it out, '
+                'or train a model without masks'
+            )
+        if (
+            isinstance(mask, dict)
+            and not annotation.get('iscrowd')
+            and not all(s.get('poly2mask', True) for s in steps)
+        ):
+            raise UserError(
+                f'{where}: annotation {annotation["id"]} has a run-length mask, which mmdet ignores with '
+                'poly2mask=False; set poly2mask=True in LoadAnnotations'
+            )
+
+
+def _check_classes(where: str, dataset: Mapping, categories: list[str]) -> None:
+    classes = dataset.get('metainfo', {}).get('classes')
+    if classes is None:
+        from mmdet.datasets import CocoDataset
+
+        classes = CocoDataset.METAINFO['classes']
+    if not {*classes} & {*categories}:
+        raise UserError(
+            f'{where}: none of its categories ({", ".join(map(str, categories[:5]))}, ...) is a class of the dataset '
+            f'({", ".join(classes[:5])}, ...); name them in metainfo=dict(classes=...)'
+        )

@@ -1,0 +1,93 @@
+import json
+
+import pytest
+
+from halvit_mm.data import write_digits_coco
+from halvit_mm.engine.coco_check import LARGEST_FILE, check_coco, coco_datasets
+from halvit_mm.errors import UserError
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    write_digits_coco(tmp_path, train=2, val=1)
+    return dict(
+        type='CocoDataset',
+        data_root=str(tmp_path),
+        ann_file='annotations/instances_train.json',
+        data_prefix=dict(img='train'),
+        metainfo=dict(classes=[*'0123456789']),
+        pipeline=[dict(type='mmdet.LoadAnnotations', with_mask=True)],
+    )
+
+
+@pytest.fixture
+def change(dataset, tmp_path):
+    """Change the annotation file by a function of its content."""
+
+    def change(edit) -> None:
+        path = tmp_path / dataset['ann_file']
+        content = json.loads(path.read_text())
+        edit(content)
+        path.write_text(json.dumps(content))
+
+    return change
+
+
+def refused(dataset) -> str:
+    with pytest.raises(UserError) as error:
+        check_coco('train_dataloader', dataset)
+    assert '\n' not in str(error.value)
+    return str(error.value)
+
+
+def test_a_whole_file_passes(dataset):
+    check_coco('train_dataloader', dataset)
+
+
+@pytest.mark.parametrize('key', ['images', 'annotations', 'categories'])
+def test_lacks_a_key(dataset, change, key):
+    change(lambda content: content.pop(key))
+    assert f"has no '{key}'" in refused(dataset)
+
+
+def test_no_json(dataset, tmp_path):
+    (tmp_path / dataset['ann_file']).write_text('{"images": [')
+    assert 'instances_train.json is no JSON file' in refused(dataset)
+    (tmp_path / dataset['ann_file']).write_text('[]')
+    assert "has no 'images'" in refused(dataset)
+
+
+def test_missing_image(dataset, tmp_path):
+    (tmp_path / 'train/000002.png').unlink()
+    assert 'names the image 000002.png, which is not in' in refused(dataset)
+
+
+@pytest.mark.parametrize('mask', [[], {}, None])
+def test_empty_mask(dataset, change, mask):
+    change(lambda content: content['annotations'][1].update(segmentation=mask))
+    assert 'annotation 2 of image 1 has no mask' in refused(dataset)
+    check_coco('train_dataloader', {**dataset, 'pipeline': [dict(type='LoadAnnotations', with_bbox=True)]})
+    check_coco('val_dataloader', {**dataset, 'test_mode': True})
+
+
+def test_run_length_masks_that_would_be_ignored(dataset):
+    dataset['pipeline'][0]['poly2mask'] = False
+    assert 'annotation 1 has a run-length mask, which mmdet ignores with poly2mask=False' in refused(dataset)
+
+
+def test_other_classes(dataset):
+    del dataset['metainfo']
+    assert 'none of its categories (0, 1, 2, 3, 4, ...) is a class of the dataset (person, ' in refused(dataset)
+
+
+def test_large_and_remote_files_are_not_read(dataset, tmp_path):
+    with open(tmp_path / dataset['ann_file'], 'r+b') as file:
+        file.truncate(LARGEST_FILE + 1)
+    check_coco('train_dataloader', dataset)
+    check_coco('train_dataloader', {**dataset, 'data_root': 's3://bucket'})
+
+
+def test_finds_datasets_in_wrappers(dataset):
+    loader = dict(dataset=dict(type='RepeatDataset', dataset=dict(type='ConcatDataset', datasets=[dataset, dataset])))
+    assert [*coco_datasets(loader)] == [dataset, dataset]
+    assert [*coco_datasets(None)] == []
