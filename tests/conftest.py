@@ -1,11 +1,17 @@
+import atexit
 import logging
 import os
+import shutil
+import tempfile
 
 import pytest
 import torch
 
-# What is compiled is compiled anew: the cache on disk does not tell one attention backend from another.
+# What is compiled is compiled anew: Inductor's caches on disk do not tell one attention backend from another, and
+# switching them off leaves some of them on.
 os.environ['TORCHINDUCTOR_FORCE_DISABLE_CACHES'] = '1'
+os.environ['TORCHINDUCTOR_CACHE_DIR'] = tempfile.mkdtemp(prefix='inductor')
+atexit.register(shutil.rmtree, os.environ['TORCHINDUCTOR_CACHE_DIR'], ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)
