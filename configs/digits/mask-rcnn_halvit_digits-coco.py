@@ -7,7 +7,6 @@ _base_ = [
     '../_base_/coco_runtime.py',
 ]
 
-norm_cfg = dict(type='GN', num_groups=8)
 model = dict(
     backbone=dict(
         _delete_=True,
@@ -23,7 +22,14 @@ model = dict(
     ),
     neck=[
         dict(_scope_='mmdet', type='halvit_mm.ViTPyramid', in_channels=96, in_stride=8, out_strides=(4, 8, 16)),
-        dict(_scope_='mmdet', type='FPN', in_channels=[96] * 3, out_channels=64, num_outs=3, norm_cfg=norm_cfg),
+        dict(
+            _scope_='mmdet',
+            type='FPN',
+            in_channels=[96] * 3,
+            out_channels=64,
+            num_outs=3,
+            norm_cfg=dict(type='GN', num_groups=8),
+        ),
     ],
 )
 optim_wrapper = dict(

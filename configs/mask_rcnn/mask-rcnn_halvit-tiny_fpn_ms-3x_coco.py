@@ -7,4 +7,4 @@ optim_wrapper = dict(
     paramwise_cfg=dict(layer_decay_rate=0.7, flat_decay_mult=0.0, custom_keys={'.pos_embed': dict(decay_mult=0.0)}),
 )
 default_hooks = dict(checkpoint=dict(max_keep_ckpts=3))
-custom_hooks = [dict(type='halvit_mm.PretrainedBackboneHook')]
+custom_hooks = [dict(_scope_='mmdet', type='halvit_mm.PretrainedBackboneHook')]

@@ -13,4 +13,4 @@ model = dict(
     )
 )
 default_hooks = dict(checkpoint=dict(max_keep_ckpts=3))
-custom_hooks = [dict(type='halvit_mm.PretrainedBackboneHook')]
+custom_hooks = [dict(_scope_='mmdet', type='halvit_mm.PretrainedBackboneHook')]

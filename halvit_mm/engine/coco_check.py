@@ -9,6 +9,12 @@ from halvit_mm.errors import UserError
 # COCO's own training set has 450 MB, which take many seconds to read and are known to be whole.
 LARGEST_FILE = 64 * 2**20
 
+KEYS = {
+    'images': ('id', 'file_name', 'width', 'height'),
+    'annotations': ('id', 'image_id', 'category_id', 'bbox', 'area'),
+    'categories': ('id', 'name'),
+}
+
 
 def coco_datasets(cfg: Mapping | list | tuple | None) -> Iterator[Mapping]:
     """The datasets of type ``CocoDataset`` in a dataloader's config, inside wrappers too.
@@ -38,8 +44,9 @@ def check_coco(loader: str, dataset: Mapping) -> None:
 
     Raises:
         UserError: If the file is no JSON or lacks a key; if it names an image that is not there; if none of its
-            categories is a class of the dataset; if masks are to be read and an annotation has none; if its masks
-            are run-length coded and are to be read with ``poly2mask=False``, for which mmdet ignores them.
+            categories is a class of the dataset; if an annotation belongs to no image; if masks are to be read and an
+            annotation that mmdet keeps has none; if its masks are run-length coded and are to be read with
+            ``poly2mask=False``, for which mmdet ignores them.
     """
     root = dataset.get('data_root') or ''
     path = Path(root, dataset.get('ann_file') or '')
@@ -50,18 +57,29 @@ def check_coco(loader: str, dataset: Mapping) -> None:
         content = json.loads(path.read_bytes())
     except ValueError as error:
         raise UserError(f'{where} is no JSON file: {error}') from None
-    for key in ('images', 'annotations', 'categories'):
+    # What an evaluation server is given results for (image_info_test-dev2017.json) has no annotations.
+    keys = ('images', 'categories') if loader == 'test_dataloader' else KEYS
+    for key in keys:
         if not isinstance(content, dict) or key not in content:
             raise UserError(f"{where} has no {key!r}; a COCO file has 'images', 'annotations' and 'categories'")
+        for entry in content[key]:
+            if missing := [field for field in KEYS[key] if field not in entry]:
+                raise UserError(f'{where}: an entry of {key!r} has no {missing[0]!r}: {str(entry)[:100]}')
     _check_classes(where, dataset, [category['name'] for category in content['categories']])
     folder = Path(root, dataset.get('data_prefix', {}).get('img', ''))
     for image in content['images']:
         if not (folder / image['file_name']).is_file():
             raise UserError(f'{where} names the image {image["file_name"]}, which is not in {folder}')
+    images = {image['id'] for image in content['images']}
     steps = [step for step in dataset.get('pipeline') or () if str(step['type']).endswith('LoadAnnotations')]
-    if not any(step.get('with_mask') for step in steps) or dataset.get('test_mode'):
-        return
-    for annotation in content['annotations']:
+    with_mask = any(step.get('with_mask') for step in steps)
+    for annotation in content.get('annotations', []):
+        if annotation['image_id'] not in images:
+            raise UserError(
+                f"{where}: annotation {annotation['id']} is of image {annotation['image_id']}, which is not in 'images'"
+            )
+        if not with_mask or annotation.get('ignore') or annotation['area'] <= 0:
+            continue
         mask = annotation.get('segmentation')
         if not mask:
             raise UserError(

@@ -16,7 +16,8 @@ class PretrainedBackboneHook(Hook):
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         init_cfg = model.backbone.init_cfg or []
         init_cfgs = init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg]
-        if runner._load_from or any(cfg['type'] == 'Pretrained' for cfg in init_cfgs):
+        # A checkpoint is named without a type too, by the host's PVT.
+        if runner._load_from or runner._resume or any(cfg.get('checkpoint') for cfg in init_cfgs):
             return
         message = (
             f'The backbone ({type(model.backbone).__name__}) starts from random weights, and this recipe is one for '

@@ -16,8 +16,8 @@ IN1K = [path for path in CONFIGS if path.parent.name == 'halvit']
 
 
 def build(cfg: Config) -> torch.nn.Module:
-    # The host's ResNet reads numbers from a tensor, and the meta device has none.
-    with torch.device('cpu' if 'ResNet' in cfg.model.backbone.type else 'meta'):
+    # The hosts' ResNet and PVT read numbers from a tensor, and the meta device has none.
+    with torch.device('meta' if cfg.model.backbone.type.endswith('HaLViT') else 'cpu'):
         return MODELS.build(cfg.model)
 
 

@@ -67,7 +67,34 @@ def test_empty_mask(dataset, change, mask):
     change(lambda content: content['annotations'][1].update(segmentation=mask))
     assert 'annotation 2 of image 1 has no mask' in refused(dataset)
     check_coco('train_dataloader', {**dataset, 'pipeline': [dict(type='LoadAnnotations', with_bbox=True)]})
-    check_coco('val_dataloader', {**dataset, 'test_mode': True})
+
+
+def test_annotations_that_the_host_drops_need_no_mask(dataset, change):
+    def edit(content):
+        content['annotations'][0].update(segmentation=[], area=0)
+        content['annotations'][1].update(segmentation=[], ignore=1)
+
+    change(edit)
+    check_coco('train_dataloader', dataset)
+
+
+@pytest.mark.parametrize(
+    ('list_of', 'key'),
+    [('images', 'width'), ('annotations', 'bbox'), ('annotations', 'area'), ('categories', 'name')],
+)
+def test_an_entry_lacks_a_key(dataset, change, list_of, key):
+    change(lambda content: content[list_of][1].pop(key))
+    assert f"an entry of '{list_of}' has no '{key}'" in refused(dataset)
+
+
+def test_annotation_of_no_image(dataset, change):
+    change(lambda content: content['annotations'][0].update(image_id=77))
+    assert "annotation 1 is of image 77, which is not in 'images'" in refused(dataset)
+
+
+def test_images_to_detect_in_need_no_annotations(dataset, change):
+    change(lambda content: content.pop('annotations'))
+    check_coco('test_dataloader', {**dataset, 'test_mode': True})
 
 
 def test_run_length_masks_that_would_be_ignored(dataset):

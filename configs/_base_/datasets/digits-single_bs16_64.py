@@ -2,7 +2,7 @@
 dataset_type = 'CustomDataset'
 data_preprocessor = dict(num_classes=10, mean=[78.0, 78.0, 78.0], std=[72.0, 72.0, 72.0], to_rgb=True)
 
-pipeline = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
+train_pipeline = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
 
 train_dataloader = dict(
     batch_size=16,
@@ -13,7 +13,7 @@ train_dataloader = dict(
         type=dataset_type,
         data_root='data/digits_coco/single',
         data_prefix='train',
-        pipeline=pipeline,
+        pipeline=train_pipeline,
     ),
     sampler=dict(_scope_='mmpretrain', type='DefaultSampler', shuffle=True),
 )
@@ -26,7 +26,7 @@ val_dataloader = dict(
         type=dataset_type,
         data_root='data/digits_coco/single',
         data_prefix='val',
-        pipeline=pipeline,
+        pipeline=train_pipeline,
     ),
     sampler=dict(_scope_='mmpretrain', type='DefaultSampler', shuffle=False),
 )
