@@ -1,68 +1,103 @@
-"""Time classifiers side by side: inference and a training step, interleaved in one process.
+"""What configs cost, side by side: parameters, multiply-accumulates, bytes, time, memory.
 
 A config is a file, or package::path for one that an installed package carries, such as
-mmpretrain::deit/deit-small_4xb256_in1k.py. Ratios are to the first config.
+mmpretrain::deit/deit-small_4xb256_in1k.py. Models run in turn in one process; ratios are to the first config.
+Memory is read in a fresh process each.
 """
 
 import argparse
 import logging
+import sys
 from pathlib import Path
-from statistics import median
 
 import torch
-from mmengine.config import Config
-from mmengine.optim import build_optim_wrapper
-from mmpretrain.registry import MODELS
 
-from halvit_mm.cost import inference, ratios_to_first, time_interleaved, training_step
-from halvit_mm.engine.runner import load_config
-from halvit_mm.errors import told_in_one_line
+from halvit_mm.cost import PRECISIONS, inference, profile_run, training_step
+from halvit_mm.cost.benchmark import Settings, Subject, benchmark, elapsed, environment, random_images
+from halvit_mm.cost.report import counts_table, environment_line, markdown_table, runs_table, write_results
+from halvit_mm.errors import UserError, told_in_one_line
 
 
-def load(path: str) -> Config:
-    if '::' in path:
-        return Config.fromstring(f'_base_ = {path!r}', '.py')
-    return load_config(path)
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('configs', nargs='+', metavar='CONFIG')
+    parser.add_argument(
+        '--shape', nargs='+', type=int, default=[224], help='height and width of an image (default: 224)'
+    )
+    parser.add_argument('--batch', nargs='+', type=int, default=[1, 16], help='(default: 1 16)')
+    parser.add_argument('--modes', nargs='*', choices=['infer', 'train'], default=['infer', 'train'])
+    parser.add_argument('--device', choices=['cpu', 'cuda'], default='cuda' if torch.cuda.is_available() else 'cpu')
+    parser.add_argument('--precision', nargs='+', choices=[*PRECISIONS], default=['fp32'], help='(default: fp32)')
+    parser.add_argument('--compile', action='store_true', help='time each model under torch.compile as well')
+    parser.add_argument('--channels-last', action='store_true', help='images and weights in channels_last layout')
+    parser.add_argument('--rounds', type=int, default=10, help='runs that are counted (default: %(default)s)')
+    parser.add_argument('--no-memory', action='store_true', help='do not read peaks of memory, which takes a while')
+    parser.add_argument('--profile', action='store_true', help='print where the time of each model goes instead')
+    parser.add_argument('--out', type=Path, metavar='DIR', help='write results.json, .csv, .md and charts there')
+    args = parser.parse_args()
+    if len(args.shape) > 2:
+        parser.error('--shape: one number or height and width')
+    return args
+
+
+def profile(subjects: list[Subject], settings: Settings) -> str:
+    rows, kinds = [], ()
+    for subject in subjects:
+        model = subject.model(settings)
+        for batch in settings.batches:
+            for mode in settings.modes:
+                for precision in settings.precisions:
+                    images = random_images(settings, batch)
+                    if mode == 'infer':
+                        run = inference(model, images, precision)
+                    else:
+                        run = training_step(model, images, subject.optim_wrapper(model, precision), precision)
+                    result = profile_run(run, settings.device, settings.rounds)
+                    kinds = result.shares
+                    rows.append(
+                        [
+                            *(subject.name, batch, mode, precision),
+                            *(f'{100 * share:.1f} %' for share in kinds.values()),
+                            *(f'{result.ms:.1f}', f'{result.ms_bare:.1f}', f'{100 * result.ms_bare / result.ms:.1f} %'),
+                        ]
+                    )
+    return markdown_table(
+        ['config', 'batch', 'mode', 'precision', *kinds, 'ms', 'bare products and attention ms', 'share'], rows
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('configs', nargs='+', metavar='CONFIG')
-    parser.add_argument('--shape', type=int, default=224, help='height and width of an image (default: %(default)s)')
-    parser.add_argument('--batch', nargs='+', type=int, default=[1, 16], help='(default: 1 16)')
-    parser.add_argument('--modes', nargs='+', choices=['infer', 'train'], default=['infer', 'train'])
-    parser.add_argument('--device', choices=['cpu', 'cuda'], default='cuda' if torch.cuda.is_available() else 'cpu')
-    parser.add_argument('--channels-last', action='store_true', help='images and weights in channels_last layout')
-    parser.add_argument('--rounds', type=int, default=20, help='runs that are counted (default: %(default)s)')
-    args = parser.parse_args()
-
+    args = parse_args()
     logging.disable(logging.INFO)  # mmengine lists each parameter's group
-    layout = torch.channels_last if args.channels_last else torch.contiguous_format
-    models, optimizers = {}, {}
     with told_in_one_line():
-        for path in args.configs:
-            cfg = load(path)
-            cfg.model.pop('train_cfg', None)  # Mixup and CutMix would need labels in another form
-            name = Path(path).stem
-            models[name] = MODELS.build(cfg.model).to(args.device, memory_format=layout)
-            optimizers[name] = build_optim_wrapper(
-                models[name], {**cfg.optim_wrapper, 'type': 'OptimWrapper'}
-            ).optimizer
-
-    print(f'torch {torch.__version__}, {args.device}, {torch.get_num_threads()} threads, fp32')
-    print('| config | batch | mode | median ms | min ms | ratio |')
-    print('|---|---|---|---|---|---|')
-    for batch in args.batch:
-        images = torch.randn(batch, 3, args.shape, args.shape, device=args.device).to(memory_format=layout)
-        for mode in args.modes:
-            runs = {
-                name: inference(model, images) if mode == 'infer' else training_step(model, images, optimizers[name])
-                for name, model in models.items()
-            }
-            times = time_interleaved(runs, args.rounds)
-            for name, ratio in ratios_to_first(times).items():
-                middle, least = 1e3 * median(times[name]), 1e3 * min(times[name])
-                print(f'| {name} | {batch} | {mode} | {middle:.1f} | {least:.1f} | {ratio:.3f} |', flush=True)
+        settings = Settings(
+            shape=(args.shape[0], args.shape[-1]),
+            batches=tuple(args.batch),
+            modes=tuple(args.modes),
+            device=args.device,
+            precisions=tuple(args.precision),
+            compile=args.compile,
+            channels_last=args.channels_last,
+            rounds=args.rounds,
+            memory=not args.no_memory,
+        )
+        subjects = [Subject(path) for path in args.configs]
+        if args.profile:
+            print(environment_line(environment(settings)), profile(subjects, settings), sep='\n\n')
+            return
+        names = [subject.name for subject in subjects]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise UserError(f'two configs have the name {twice.pop()}; results are told apart by the name of the file')
+        results = benchmark(subjects, settings, elapsed())
+        print(environment_line(results[0]['environment']), counts_table(results), sep='\n\n')
+        if any(result['runs'] for result in results):
+            print('', runs_table(results), sep='\n')
+        if args.out:
+            print('', *write_results(results, args.out), sep='\n')
+        failed = [f'{result["name"]}: {result["error"]}' for result in results if 'error' in result]
+        for line in failed:
+            print(f'error: {line}', file=sys.stderr)
+        sys.exit(2 if failed else 0)
 
 
 if __name__ == '__main__':

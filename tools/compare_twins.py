@@ -1,26 +1,13 @@
 """Train a config and its untied twin over several seeds and print the top-1 of both as a table."""
 
 import argparse
-import json
-import os
-import subprocess
 from pathlib import Path
 from statistics import mean, stdev
 
+from halvit_mm.engine.variants import train_variant
+from halvit_mm.errors import told_in_one_line
+
 HERE = Path(__file__).parent
-
-
-def train(config: str, ranks: int, work_dir: Path, options: list[str]) -> float:
-    """Train on ``ranks`` ranks and return the top-1 of the last validation, in percent."""
-    command = [str(HERE / 'dist_train.sh'), config, str(ranks), '--work-dir', str(work_dir)]
-    work_dir.mkdir(parents=True, exist_ok=True)
-    with open(work_dir / 'output.log', 'w') as log:
-        done = subprocess.run([*command, '--cfg-options', *options], stdout=log, stderr=log, env=dict(os.environ))
-    if done.returncode:
-        raise SystemExit(f'error: the training in {work_dir} failed; see {log.name}')
-    scalars = max(work_dir.glob('*/vis_data/scalars.json'), key=lambda path: path.stat().st_mtime)
-    records = map(json.loads, scalars.read_text().splitlines())
-    return [record['accuracy/top1'] for record in records if 'accuracy/top1' in record][-1]
 
 
 def main() -> None:
@@ -36,7 +23,9 @@ def main() -> None:
     for name, options in (('tied', []), ('twin', args.twin)):
         for seed in args.seeds:
             work_dir = Path(args.work_dir, f'{Path(args.config).stem}_{name}_{seed}')
-            value = train(args.config, args.ranks, work_dir, [*options, f'randomness.seed={seed}'])
+            command = [str(HERE / 'dist_train.sh'), args.config, str(args.ranks)]
+            with told_in_one_line():
+                value = train_variant(command, work_dir, [*options, f'randomness.seed={seed}'])
             top1.setdefault(name, []).append(value)
             print(f'{name}, seed {seed}: {value:.2f} %', flush=True)
 

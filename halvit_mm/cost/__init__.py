@@ -1,11 +1,24 @@
 from .count import count_macs, count_parameters
-from .measure import inference, ratios_to_first, time_interleaved, training_step
+from .measure import PRECISIONS, inference, ratios_to_first, time_interleaved, training_step
+from .profile import Profile, profile_run
+from .samples import forward_tensor, ground_truth, is_detector
+from .storage import activation_bytes, storage_bytes, training_bytes, weight_file_bytes
 
 __all__ = [
+    'PRECISIONS',
+    'Profile',
+    'activation_bytes',
     'count_macs',
     'count_parameters',
+    'forward_tensor',
+    'ground_truth',
     'inference',
+    'is_detector',
+    'profile_run',
     'ratios_to_first',
+    'storage_bytes',
     'time_interleaved',
+    'training_bytes',
     'training_step',
+    'weight_file_bytes',
 ]

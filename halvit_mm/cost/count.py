@@ -1,47 +1,66 @@
+"""Parameters and multiply-accumulates of a model."""
+
+from collections.abc import Iterator
+
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from .samples import forward_tensor
+
 
 def count_parameters(model: nn.Module, without_head: bool = False) -> int:
-    """Count the numbers that a model learns.
+    """Count the numbers that a model holds as parameters, frozen ones too.
 
     Args:
         model (nn.Module): A model; a parameter that it holds under several names is counted once.
-        without_head (bool): Whether what is reached through ``model.head`` alone is left out, as the papers
-            count. Defaults to False.
+        without_head (bool): Whether what is reached through heads alone is left out, as the papers count: mmpretrain's
+            ``head``, mmdet's ``*_head``, and the classifier within mmpretrain's ``TimmClassifier`` and
+            ``HuggingFaceClassifier``. Defaults to False.
 
     Returns:
         int: The number of scalars.
     """
-    parameters = {id(parameter): parameter for parameter in model.parameters()}
-    if without_head:
-        body = {id(p) for name, p in model.named_parameters(remove_duplicate=False) if not name.startswith('head.')}
-        parameters = {key: parameter for key, parameter in parameters.items() if key in body}
-    return sum(parameter.numel() for parameter in parameters.values())
+    heads = tuple(_head_prefixes(model)) if without_head else ()
+    named = model.named_parameters(remove_duplicate=False)
+    counted = {parameter: parameter.numel() for name, parameter in named if not name.startswith(heads)}
+    return sum(counted.values())
+
+
+def _head_prefixes(model: nn.Module) -> Iterator[str]:
+    for name, _ in model.named_children():
+        if name == 'head' or name.endswith('_head'):
+            yield f'{name}.'
+    # What mmpretrain wraps: timm's models say what they call it, those of transformers call it 'classifier'.
+    wrapped = getattr(model, 'model', None)
+    if isinstance(wrapped, nn.Module):
+        names = getattr(wrapped, 'default_cfg', {}).get('classifier', 'classifier')
+        for name in (names,) if isinstance(names, str) else names:
+            yield f'model.{name}.'
 
 
 def count_macs(model: nn.Module, shape: tuple[int, ...] = (3, 224, 224)) -> int:
-    """Count the multiply-accumulates of one input, as the papers count "FLOPs".
+    """Count the multiply-accumulates of one image, as the papers count "FLOPs".
 
-    Convolutions and matrix products count, norms, activations and additions do not. Attention is counted in its
-    unfused form, because torch's counter passes over the fused one on the CPU.
+    Convolutions and matrix products count, norms, activations, additions and RoIAlign do not. Attention is counted in
+    its unfused form, because torch's counter passes over the fused one on the CPU.
 
     Args:
-        model (nn.Module): A model whose ``forward`` takes a batch of inputs; it is put into evaluation mode for
-            the count and then back.
-        shape (tuple[int, ...]): Shape of one input. Defaults to ``(3, 224, 224)``.
+        model (nn.Module): A classifier, a detector or a backbone of the hosts; of a detector the heads are counted with
+            all the proposals that the first stage gives. It is put into evaluation mode for the count and then back.
+        shape (tuple[int, ...]): Shape of one image, (C, H, W). Defaults to ``(3, 224, 224)``.
 
     Returns:
         int: The number of multiply-accumulates.
     """
     parameter = next(model.parameters())
+    image = torch.zeros(1, *shape, dtype=parameter.dtype, device=parameter.device)
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-            model(torch.zeros(1, *shape, dtype=parameter.dtype, device=parameter.device))
+            forward_tensor(model, image)
     finally:
         for module in training:
             module.training = True

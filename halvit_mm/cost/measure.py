@@ -1,55 +1,87 @@
+"""Time of inferences and training steps."""
+
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from statistics import median
 
 import torch
-from mmpretrain.structures import DataSample
-from torch import nn
+from mmengine.optim import OptimWrapper
+from torch import Tensor, nn
+
+from .samples import forward_tensor, ground_truth
+
+PRECISIONS = {'fp32': None, 'amp-bf16': torch.bfloat16, 'amp-fp16': torch.float16}
 
 
-def inference(model: nn.Module, images: torch.Tensor) -> Callable[[], None]:
-    """One inference of a classifier, to the logits.
+def autocast(device: str, precision: str) -> torch.autocast | nullcontext:
+    """The context in which a model computes in a precision.
 
     Args:
-        model (nn.Module): mmpretrain's ``ImageClassifier``.
-        images (Tensor): Shape (B, 3, H, W).
+        device (str): ``'cpu'`` or ``'cuda'``.
+        precision (str): ``'fp32'``, ``'amp-bf16'`` or ``'amp-fp16'``.
 
     Returns:
-        Callable: Runs it.
+        torch.autocast or nullcontext: The context, which may be entered again and again.
     """
+    dtype = PRECISIONS[precision]
+    return nullcontext() if dtype is None else torch.autocast(device, dtype)
+
+
+def inference(model: nn.Module, images: Tensor, precision: str = 'fp32', compiled: bool = False) -> Callable[[], None]:
+    """Inferences of a model, up to the logits of a classifier or the outputs of a detector's heads.
+
+    Args:
+        model (nn.Module): A classifier or a detector; it is put into evaluation mode.
+        images (Tensor): Shape (B, 3, H, W).
+        precision (str): As in :func:`autocast`. Defaults to ``'fp32'``.
+        compiled (bool): Whether ``torch.compile`` compiles it, at the first run. Defaults to False.
+
+    Returns:
+        Callable: Runs one.
+    """
+    model.eval()
+    forward = torch.compile(model) if compiled else model
+    context = autocast(images.device.type, precision)
 
     def run() -> None:
-        model.eval()
-        with torch.inference_mode():
-            model(images, mode='tensor')
+        with torch.inference_mode(), context:
+            forward_tensor(forward, images)
 
     return run
 
 
-def training_step(model: nn.Module, images: torch.Tensor, optimizer: torch.optim.Optimizer) -> Callable[[], None]:
-    """One training step of a classifier: forward, loss, backward, optimizer step.
+def training_step(
+    model: nn.Module, images: Tensor, optim_wrapper: OptimWrapper, precision: str = 'fp32', compiled: bool = False
+) -> Callable[[], None]:
+    """Training steps of a model: forward, loss, backward, update.
 
     Args:
-        model (nn.Module): mmpretrain's ``ImageClassifier``.
+        model (nn.Module): A classifier or a detector; it is put into training mode.
         images (Tensor): Shape (B, 3, H, W).
-        optimizer (Optimizer): Over the model's parameters.
+        optim_wrapper (OptimWrapper): Over the model's parameters; for ``'amp-fp16'`` one that scales the loss.
+        precision (str): As in :func:`autocast`. Defaults to ``'fp32'``.
+        compiled (bool): Whether ``torch.compile`` compiles the forward and backward pass. Defaults to False.
 
     Returns:
-        Callable: Runs it.
+        Callable: Runs one.
     """
-    samples = [DataSample().set_gt_label(i % model.head.num_classes).to(images.device) for i in range(len(images))]
+    model.train()
+    forward = torch.compile(model) if compiled else model
+    samples = ground_truth(model, images)
+    context = autocast(images.device.type, precision)
 
     def run() -> None:
-        model.train()
-        optimizer.zero_grad()
-        losses = model(images, samples, mode='loss')
-        losses['loss'].backward()
-        optimizer.step()
+        with context:
+            loss, _ = model.parse_losses(forward(images, samples, mode='loss'))
+        optim_wrapper.update_params(loss)
 
     return run
 
 
-def time_interleaved(runs: Mapping[str, Callable[[], None]], rounds: int, warm_up: int = 3) -> dict[str, list[float]]:
+def time_interleaved(
+    runs: Mapping[str, Callable[[], None]], rounds: int, warm_up: int = 3
+) -> dict[str, list[float]]:
     """Time several things in turn, so that a machine that slows down slows all of them.
 
     Args:
