@@ -78,7 +78,7 @@ setup(
     packages=find_packages(include=['halvit_mm', 'halvit_mm.*']),
     python_requires='>=3.10',
     install_requires=read_requirements('runtime'),
-    extras_require={name: read_requirements(name) for name in ('onedl', 'openmmlab', 'export', 'test')},
+    extras_require={name: read_requirements(name) for name in ('onedl', 'openmmlab', 'baselines', 'export', 'test')},
     cmdclass=dict(build_py=BuildWithConfigs, sdist=SdistWithoutLinks),
     zip_safe=False,
 )

@@ -79,9 +79,7 @@ def training_step(
     return run
 
 
-def time_interleaved(
-    runs: Mapping[str, Callable[[], None]], rounds: int, warm_up: int = 3
-) -> dict[str, list[float]]:
+def time_interleaved(runs: Mapping[str, Callable[[], None]], rounds: int, warm_up: int = 3) -> dict[str, list[float]]:
     """Time several things in turn, so that a machine that slows down slows all of them.
 
     Args:

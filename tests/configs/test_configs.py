@@ -17,7 +17,7 @@ IN1K = [path for path in CONFIGS if path.parent.name == 'halvit']
 
 def build(cfg: Config) -> torch.nn.Module:
     # The hosts' ResNet and PVT read numbers from a tensor, and the meta device has none.
-    with torch.device('meta' if cfg.model.backbone.type.endswith('HaLViT') else 'cpu'):
+    with torch.device('meta' if cfg.model.get('backbone', {}).get('type') == 'halvit_mm.HaLViT' else 'cpu'):
         return MODELS.build(cfg.model)
 
 
@@ -120,8 +120,9 @@ INDEX = [
 ]
 
 
-def test_every_imagenet_config_is_in_the_index():
-    assert {ROOT / model['Config'] for model in INDEX} == {path for path in CONFIGS if path.stem.endswith('_in1k')}
+def test_every_imagenet_config_of_ours_is_in_the_index():
+    ours = {path for path in CONFIGS if path.stem.endswith('_in1k') and path.parent.name != 'baselines'}
+    assert {ROOT / model['Config'] for model in INDEX} == ours
 
 
 @pytest.mark.parametrize('entry', INDEX, ids=lambda entry: entry['Name'])
@@ -153,6 +154,9 @@ def test_inherited_by_package_path(path, tmp_path):
         for value in cfg:
             yield from scopes(value)
 
+    for cfg in (inherited, own):
+        if '/' in (place := cfg['model'].get('model_name', '')):  # in an editable install a link to the same folder
+            cfg['model']['model_name'] = Path(place).resolve()
     assert 'halvit_mm' not in {*scopes(inherited)}
     assert inherited == own
     if path in CLASSIFIERS:

@@ -1,11 +1,24 @@
-import sys
-
+import pytest
 import torch
+from mmdet.registry import MODELS as DETECTORS
 from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS
+from torch import nn
 
-from halvit_mm.cost import inference, ratios_to_first, time_interleaved, training_step
-from tests.utils import ROOT, run
+from halvit_mm.cost import inference, is_detector, profile_run, ratios_to_first, time_interleaved, training_step
+from tests.utils import ROOT
+
+
+def build(name: str) -> nn.Module:
+    cfg = Config.fromfile(ROOT / f'configs/digits/{name}.py')
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        return (DETECTORS if cfg.default_scope == 'mmdet' else MODELS).build(cfg.model)
+
+
+def sgd(model: nn.Module):
+    return build_optim_wrapper(model, dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1)))
 
 
 def test_runs_are_interleaved_after_a_warm_up():
@@ -19,22 +32,58 @@ def test_ratios_are_those_of_medians():
     assert ratios_to_first(dict(a=[1.0, 2.0, 9.0], b=[1.0, 1.0, 30.0])) == dict(a=1.0, b=0.5)
 
 
-def test_a_training_step_trains_and_an_inference_does_not():
-    model = MODELS.build(Config.fromfile(ROOT / 'configs/digits/halvit_2xb64_digits.py').model)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    images = torch.rand(4, 3, 32, 32)
-    before = model.backbone.layers[0].ffn.weight.detach().clone()
-    inference(model, images)()
-    assert torch.equal(model.backbone.layers[0].ffn.weight, before)
-    training_step(model, images, optimizer)()
-    assert not torch.equal(model.backbone.layers[0].ffn.weight, before)
+# mmcv's NMS takes no bfloat16 on the CPU.
+@pytest.mark.parametrize(
+    ('name', 'precision'),
+    [
+        ('halvit_2xb64_digits', 'fp32'),
+        ('halvit_2xb64_digits', 'amp-bf16'),
+        ('mask-rcnn_halvit_digits-coco', 'fp32'),
+    ],
+)
+def test_a_training_step_trains_and_an_inference_does_not(name, precision):
+    model = build(name)
+    assert is_detector(model) is name.startswith('mask')
+    images = torch.rand(2, 3, 32, 32)
+    weight = model.backbone.layers[0].ffn.weight
+    before = weight.detach().clone()
+    inference(model, images, precision)()
+    assert torch.equal(weight, before)
+    training_step(model, images, sgd(model), precision)()
+    assert not torch.equal(weight, before)
+    assert weight.dtype is torch.float32
 
 
-def test_tool():
-    shown = run(
-        *(sys.executable, 'tools/benchmark.py', 'configs/digits/halvit_2xb64_digits.py', '--shape', '32'),
-        *('--batch', '2', '--rounds', '2'),
-    ).stdout
-    rows = [line for line in shown.splitlines() if line.startswith('| halvit_2xb64_digits | 2 | ')]
-    assert [row.split(' | ')[2] for row in rows] == ['infer', 'train']
-    assert all(row.endswith('| 1.000 |') for row in rows)
+def test_precision_is_what_the_model_computes_in():
+    model = build('halvit_2xb64_digits')
+    seen = []
+    model.head.register_forward_hook(lambda *args: seen.append(args[-1].dtype))
+    for precision in ('fp32', 'amp-bf16'):
+        inference(model, torch.rand(1, 3, 32, 32), precision)()
+    assert seen == [torch.float32, torch.bfloat16]
+
+
+def test_compiled_run_goes_through_the_compiler():
+    model = build('halvit_2xb64_digits')
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    inference(model, torch.rand(2, 3, 32, 32), compiled=True)()
+    assert torch._dynamo.utils.counters['stats']['calls_captured'] > 0
+
+
+class TestProfile:
+    def test_shares(self):
+        model = build('halvit_2xb64_digits')
+        images = torch.rand(8, 3, 32, 32)
+        for run in (inference(model, images), training_step(model, images, sgd(model))):
+            profile = profile_run(run, rounds=3)
+            assert sum(profile.shares.values()) == pytest.approx(1)
+            assert min(profile.shares[kind] for kind in ('matrix products', 'attention', 'norms')) > 0
+            assert 0 < profile.ms_bare < profile.ms
+
+    def test_bare_operators_are_all_there(self):
+        """Of a large product followed by next to nothing, the bare product is next to everything."""
+        layer = nn.Sequential(nn.Linear(1024, 1024), nn.ReLU())
+        profile = profile_run(inference(layer, torch.rand(512, 1024)), rounds=5)
+        assert profile.ms_bare / profile.ms > 0.5
+        assert profile.shares['matrix products'] > 0.5

@@ -1,0 +1,15 @@
+# CvT (arXiv 2103.15808) from transformers, with DeiT's recipe. The folder beside holds its configuration.
+_base_ = [
+    '../_base_/datasets/imagenet_bs128_deit_224.py',
+    '../_base_/schedules/imagenet_bs1024_adamw_deit.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(
+    _scope_='mmpretrain',
+    type='HuggingFaceClassifier',
+    model_name='{{ fileDirname }}/cvt-13',
+    num_labels=1000,
+    loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1, num_classes=1000, mode='original'),
+    train_cfg=dict(augments=[dict(type='Mixup', alpha=0.8), dict(type='CutMix', alpha=1.0)]),
+)

@@ -1,0 +1,1 @@
+_base_ = 'mmpretrain::resnet/resnet34_8xb32_in1k.py'

@@ -1,0 +1,370 @@
+"""What configs cost, side by side: counts and bytes, memory in fresh processes, times in one process."""
+
+import logging
+import platform
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import psutil
+import torch
+from mmengine.config import Config
+from mmengine.optim import OptimWrapper, build_optim_wrapper
+from mmengine.registry import MODELS, DefaultScope
+from torch import nn
+
+from halvit_mm.engine.runner import load_config
+from halvit_mm.errors import UserError
+
+from .count import count_macs, count_parameters
+from .measure import inference, time_interleaved, training_step
+from .samples import is_detector
+from .storage import activation_bytes, training_bytes, weight_file_bytes
+
+PACKAGES = (
+    'torch',
+    'onedl-mmengine',
+    'onedl-mmpretrain',
+    'onedl-mmdetection',
+    'mmengine',
+    'mmpretrain',
+    'mmdet',
+    'timm',
+)
+
+
+@dataclass
+class Settings:
+    """What is measured, and on what.
+
+    Attributes:
+        shape (tuple[int, int]): Height and width of an image. Defaults to ``(224, 224)``.
+        batches (tuple[int, ...]): Images in a batch. Defaults to ``(1, 16)``.
+        modes (tuple[str, ...]): ``'infer'``, ``'train'``. Defaults to both.
+        device (str): ``'cpu'`` or ``'cuda'``. Defaults to ``'cpu'``.
+        precisions (tuple[str, ...]): Of ``'fp32'``, ``'amp-bf16'``, ``'amp-fp16'``. Defaults to ``('fp32',)``.
+        compile (bool): Whether each model is timed once more under ``torch.compile``. Defaults to False.
+        channels_last (bool): Whether images and weights have that layout. Defaults to False.
+        rounds (int): Runs that are counted. Defaults to 10.
+        memory (bool): Whether peaks of memory are read, in a fresh process each. Defaults to True.
+    """
+
+    shape: tuple[int, int] = (224, 224)
+    batches: tuple[int, ...] = (1, 16)
+    modes: tuple[str, ...] = ('infer', 'train')
+    device: str = 'cpu'
+    precisions: tuple[str, ...] = ('fp32',)
+    compile: bool = False
+    channels_last: bool = False
+    rounds: int = 10
+    memory: bool = True
+
+    def __post_init__(self) -> None:
+        if self.device == 'cuda' and not torch.cuda.is_available():
+            raise UserError('--device cuda: torch sees no GPU on this machine')
+        if self.device == 'cpu' and 'amp-fp16' in self.precisions:
+            raise UserError('--precision amp-fp16 needs a GPU; amp-bf16 runs on both')
+        for name, values in (('shape', self.shape), ('batch', self.batches), ('rounds', (self.rounds,))):
+            if min(values) < 1:
+                raise UserError(f'--{name}: {min(values)} is not positive')
+
+
+@dataclass
+class Subject:
+    """A config under measurement.
+
+    Attributes:
+        path (str): A file, or ``package::path`` for one that an installed package carries.
+        options (dict): Values merged into it, by dotted key. Defaults to none.
+        name (str): What it is called in tables. Defaults to the file's name.
+    """
+
+    path: str
+    options: dict[str, Any] = field(default_factory=dict)
+    name: str = ''
+
+    def __post_init__(self) -> None:
+        self.name = self.name or Path(self.path).stem
+
+    def config(self) -> Config:
+        """Read the config.
+
+        Returns:
+            Config: The config, without the parts of a classifier that mix labels.
+
+        Raises:
+            UserError: If there is none, or it cannot be read.
+        """
+        if '::' in self.path:
+            try:
+                cfg = Config.fromstring(f'_base_ = {self.path!r}', '.py')
+            except Exception as error:
+                raise UserError(f'config {self.path} cannot be read: {type(error).__name__}: {error}') from error
+            cfg.merge_from_dict(self.options)
+        else:
+            cfg = load_config(self.path, self.options)
+        if 'train_cfg' in cfg.model and 'augments' in cfg.model.train_cfg:
+            del cfg.model.train_cfg
+        return cfg
+
+    def model(self, settings: Settings) -> nn.Module:
+        """Build the model, with random weights.
+
+        Args:
+            settings (Settings): Device and layout.
+
+        Returns:
+            nn.Module: The model.
+        """
+        cfg = self.config()
+        with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
+            return MODELS.build(cfg.model).to(settings.device, memory_format=_layout(settings))
+
+    def optim_wrapper(self, model: nn.Module, precision: str = 'fp32') -> OptimWrapper:
+        """Build the config's own optimizer.
+
+        Args:
+            model (nn.Module): From :meth:`model`.
+            precision (str): For ``'amp-fp16'`` the wrapper scales the loss. Defaults to ``'fp32'``.
+
+        Returns:
+            OptimWrapper: The optimizer in its wrapper.
+        """
+        cfg = self.config()
+        wrapper = {key: value for key, value in cfg.optim_wrapper.items() if key not in ('loss_scale', 'dtype')}
+        wrapper['type'] = 'AmpOptimWrapper' if precision == 'amp-fp16' else 'OptimWrapper'
+        with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
+            return build_optim_wrapper(model, wrapper)
+
+
+def _layout(settings: Settings) -> torch.memory_format:
+    return torch.channels_last if settings.channels_last else torch.contiguous_format
+
+
+def random_images(settings: Settings, batch: int) -> torch.Tensor:
+    """Images of noise.
+
+    Args:
+        settings (Settings): Height, width, device and layout.
+        batch (int): How many.
+
+    Returns:
+        Tensor: Shape (batch, 3, H, W).
+    """
+    return torch.randn(batch, 3, *settings.shape, device=settings.device).to(memory_format=_layout(settings))
+
+
+def count(subject: Subject, settings: Settings) -> dict[str, int]:
+    """Counts and bytes of a config.
+
+    Args:
+        subject (Subject): The config.
+        settings (Settings): Shape and device.
+
+    Returns:
+        dict[str, int]: ``params``, ``params_no_head``, ``macs`` for one image, ``weight_bytes``, ``gradient_bytes``,
+        ``train_state_bytes``, and ``activation_bytes_per_image`` that a training step keeps.
+    """
+    logging.disable(logging.INFO)  # mmengine lists each parameter's group
+    model = subject.model(settings)
+    counts = dict(
+        params=count_parameters(model),
+        params_no_head=count_parameters(model, without_head=True),
+        macs=count_macs(model, (3, *settings.shape)),
+        weight_bytes=weight_file_bytes(model),
+    )
+    # Batch norms want two values for each channel, which one small image may not have.
+    images = random_images(settings, 1 if is_detector(model) else 2)
+    counts['activation_bytes_per_image'] = activation_bytes(model, images) // len(images)
+    counts['gradient_bytes'], counts['train_state_bytes'] = training_bytes(
+        model, images, subject.optim_wrapper(model), subject.config().get('find_unused_parameters', False)
+    )
+    return counts
+
+
+def peak_memory(subject: Subject, settings: Settings, batch: int, mode: str, precision: str) -> int:
+    """Memory at its peak while a model runs: CUDA's own figure on a GPU, else what this process had resident.
+
+    Args:
+        subject (Subject): The config.
+        settings (Settings): Shape, device and layout.
+        batch (int): Images in a batch.
+        mode (str): ``'infer'`` or ``'train'``; in training the second step is the one with the optimizer's state.
+        precision (str): As in :class:`Settings`.
+
+    Returns:
+        int: Bytes.
+    """
+    logging.disable(logging.INFO)
+    model = subject.model(settings)
+    run = _runner(subject, model, settings, batch, mode, precision)
+    for _ in range(2):
+        run()
+    if settings.device == 'cuda':
+        return torch.cuda.max_memory_allocated()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == 'darwin' else peak * 1024
+
+
+def _runner(
+    subject: Subject,
+    model: nn.Module,
+    settings: Settings,
+    batch: int,
+    mode: str,
+    precision: str,
+    compiled: bool = False,
+) -> Callable[[], None]:
+    images = random_images(settings, batch)
+    if mode == 'infer':
+        return inference(model, images, precision, compiled)
+    return training_step(model, images, subject.optim_wrapper(model, precision), precision, compiled)
+
+
+def in_fresh_process(function: Callable, *args: Any) -> Any:
+    """Call a function in a process of its own that has imported much and done nothing.
+
+    Args:
+        function (Callable): A function of a module.
+        *args: Its arguments.
+
+    Returns:
+        Whatever it returns. What it raises is raised here; if it dies, ``BrokenProcessPool`` is.
+    """
+    context = get_context('forkserver')
+    context.set_forkserver_preload([__name__, 'mmpretrain.models', 'mmdet.models'])
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(function, *args).result()
+
+
+def environment(settings: Settings) -> dict[str, Any]:
+    """What the figures were read on.
+
+    Args:
+        settings (Settings): Device and layout.
+
+    Returns:
+        dict[str, Any]: Names of processor and device, cores, threads, memory and versions.
+    """
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return dict(
+        device=torch.cuda.get_device_name() if settings.device == 'cuda' else _processor(),
+        processor=_processor(),
+        instructions=torch.backends.cpu.get_cpu_capability(),
+        cores=psutil.cpu_count(logical=False) or psutil.cpu_count(),
+        threads=torch.get_num_threads(),
+        memory_bytes=psutil.virtual_memory().total,
+        system=platform.system(),
+        python=platform.python_version(),
+        versions=versions,
+        shape=list(settings.shape),
+        channels_last=settings.channels_last,
+    )
+
+
+def _processor() -> str:
+    try:
+        lines = Path('/proc/cpuinfo').read_text().splitlines()
+        return next(line.split(':', 1)[1].strip() for line in lines if line.startswith('model name'))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def benchmark(
+    subjects: Iterable[Subject], settings: Settings, say: Callable[[str], None] = lambda _: None
+) -> list[dict[str, Any]]:
+    """Measure configs side by side. One that fails keeps what it has; the others go on.
+
+    Args:
+        subjects (Iterable[Subject]): The configs; ratios are to the first that can be run.
+        settings (Settings): What is measured.
+        say (Callable[[str], None]): Told what is being done. Defaults to nobody.
+
+    Returns:
+        list[dict]: For each config ``name``, ``config``, the counts of :func:`count`, ``runs``, ``environment``, and
+        ``error`` where something failed. Each run has ``batch``, ``mode``, ``precision``, ``device``, ``compiled``,
+        ``rounds``, ``ms_median``, ``ms_min``, ``ms_max``, ``images_per_second``, ``peak_memory_bytes`` and
+        ``ratio_to_first``.
+    """
+    subjects = list(subjects)
+    around = environment(settings)
+    results = [dict(name=subject.name, config=subject.path, runs=[], environment=around) for subject in subjects]
+    peaks = {}
+    combinations = [(b, m, p) for p in settings.precisions for b in settings.batches for m in settings.modes]
+    for i, (subject, result) in enumerate(zip(subjects, results, strict=True), 1):
+        say(f'[{i}/{len(subjects)}] {subject.name}: counts{" and memory" if settings.memory else ""}')
+        try:
+            result.update(in_fresh_process(count, subject, settings))
+            for combination in combinations if settings.memory else ():
+                peaks[(subject.name, *combination)] = in_fresh_process(peak_memory, subject, settings, *combination)
+        except Exception as error:
+            _fail(result, error, say)
+
+    models = {}
+    for subject, result in zip(subjects, results, strict=True):
+        if 'error' not in result:
+            models[subject.name] = subject.model(settings)
+    for batch, mode, precision in combinations:
+        say(f'times: {mode}, batch {batch}, {precision}, {len(models)} models in turn')
+        runs = {}
+        for subject, result in zip(subjects, results, strict=True):
+            for compiled in (False, True) if settings.compile else (False,):
+                if subject.name not in models:
+                    continue
+                try:
+                    run = _runner(subject, models[subject.name], settings, batch, mode, precision, compiled)
+                    run()
+                    runs[subject.name, compiled] = run
+                except Exception as error:
+                    del models[subject.name]
+                    _fail(result, error, say)
+        times = time_interleaved(runs, settings.rounds, warm_up=1)
+        first = median(next(iter(times.values()), [float('nan')]))
+        for result in results:
+            for compiled in (False, True):
+                if seconds := times.get((result['name'], compiled)):
+                    result['runs'].append(
+                        dict(
+                            batch=batch,
+                            mode=mode,
+                            precision=precision,
+                            device=settings.device,
+                            compiled=compiled,
+                            rounds=settings.rounds,
+                            ms_median=1e3 * median(seconds),
+                            ms_min=1e3 * min(seconds),
+                            ms_max=1e3 * max(seconds),
+                            images_per_second=batch / median(seconds),
+                            peak_memory_bytes=None if compiled else peaks.get((result['name'], batch, mode, precision)),
+                            ratio_to_first=median(seconds) / first,
+                        )
+                    )
+    return results
+
+
+def _fail(result: dict[str, Any], error: Exception, say: Callable[[str], None]) -> None:
+    result['error'] = ' '.join(f'{type(error).__name__}: {error}'.split())[:300]
+    say(f'{result["name"]} failed: {result["error"]}')
+
+
+def elapsed() -> Callable[[str], None]:
+    """A ``say`` that prints to the error stream, with the time since it was made.
+
+    Returns:
+        Callable[[str], None]: Takes a line.
+    """
+    start = time.perf_counter()
+    return lambda line: print(f'{time.perf_counter() - start:6.0f} s  {line}', file=sys.stderr, flush=True)

@@ -1,0 +1,93 @@
+"""Where the time of a model goes, and how much of it the bare matrix products would take."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from .measure import time_interleaved
+
+# What operators and kernels are called. What fits none of these is 'the rest': activations, additions, copies.
+KINDS = {
+    'attention': re.compile('scaled_dot_product|flash_attention|fmha'),
+    'matrix products': re.compile(
+        r'\b(add|b|baddb)?mm\b|\b(linear|matmul)\b|conv|gemm|cutlass|nvjet|wgrad|dgrad|fprop'
+    ),
+    'norms': re.compile('norm'),
+    'optimizer': re.compile('adam|sgd|_foreach|optimizer'),
+}
+
+
+@dataclass
+class Profile:
+    """Where the time of one run goes.
+
+    Attributes:
+        shares (dict[str, float]): Share of the time by kind of operator; they sum to 1.
+        ms (float): Median milliseconds of a run.
+        ms_bare (float): Median milliseconds of its matrix products, convolutions and fused attention alone, on the same
+            tensors one after another.
+    """
+
+    shares: dict[str, float]
+    ms: float
+    ms_bare: float
+
+
+class _BareOperators(TorchDispatchMode):
+    """Keeps each matrix product, convolution and fused attention that is run, to run it again."""
+
+    # In inference mode the composite ones are seen as they are.
+    KEPT = ('mm', 'addmm', 'bmm', 'baddbmm', 'linear', 'matmul', 'conv2d', 'convolution', 'convolution_backward')
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[Callable[[], object]] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        name = func.overloadpacket.__name__
+        if name in self.KEPT or 'scaled_dot_product' in name:
+            self.calls.append(lambda: func(*args, **kwargs))
+        return func(*args, **kwargs)
+
+
+def profile_run(run: Callable[[], None], device: str = 'cpu', rounds: int = 10) -> Profile:
+    """Profile something that runs a model.
+
+    Args:
+        run (Callable): From :func:`inference` or :func:`training_step`, not compiled.
+        device (str): ``'cpu'`` or ``'cuda'``. Defaults to ``'cpu'``.
+        rounds (int): Runs that are timed, each in turn with its bare operators. Defaults to 10.
+
+    Returns:
+        Profile: Shares by kind and times. The tensors of one run are held meanwhile, all activations among them.
+    """
+    for _ in range(2):
+        run()
+    activity = ProfilerActivity.CUDA if device == 'cuda' else ProfilerActivity.CPU
+    with profile(activities=[ProfilerActivity.CPU, activity]) as profiler:
+        run()
+    spent = dict.fromkeys((*KINDS, 'the rest'), 0.0)
+    for event in profiler.key_averages():
+        spent[_kind(event.key)] += event.self_device_time_total if device == 'cuda' else event.self_cpu_time_total
+    whole = sum(spent.values())
+
+    with torch.no_grad(), _BareOperators() as recorder, torch.enable_grad():
+        run()
+
+    def bare() -> None:
+        with torch.no_grad():
+            for call in recorder.calls:
+                call()
+
+    times = time_interleaved(dict(run=run, bare=bare), rounds)
+    return Profile({kind: value / whole for kind, value in spent.items()}, *(1e3 * median(t) for t in times.values()))
+
+
+def _kind(name: str) -> str:
+    return next((kind for kind, pattern in KINDS.items() if pattern.search(name.lower())), 'the rest')

@@ -1,0 +1,235 @@
+"""Benchmark results as tables, files and charts."""
+
+import csv
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+COUNTS = ('params', 'params_no_head', 'macs', 'weight_bytes', 'gradient_bytes', 'train_state_bytes')
+RUN_KEYS = (
+    *('batch', 'mode', 'precision', 'device', 'compiled', 'rounds', 'ms_median', 'ms_min', 'ms_max'),
+    *('images_per_second', 'peak_memory_bytes', 'ratio_to_first'),
+)
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table in Markdown.
+
+    Args:
+        header (Sequence[str]): Names of the columns.
+        rows (Iterable[Sequence]): Cells; None is shown as a dash.
+
+    Returns:
+        str: The lines, without a line break at the end.
+    """
+    lines = [header, ['---'] * len(header), *(['-' if cell is None else cell for cell in row] for row in rows)]
+    return '\n'.join('| ' + ' | '.join(map(str, line)) + ' |' for line in lines)
+
+
+def quantity(value: float | None, unit: float, digits: int = 2) -> str | None:
+    """A number in a unit.
+
+    Args:
+        value (float, optional): The number.
+        unit (float): The unit, such as 1e6.
+        digits (int): Digits behind the point. Defaults to 2.
+
+    Returns:
+        str or None: The text; None for None.
+    """
+    return None if value is None else f'{value / unit:.{digits}f}'
+
+
+def counts_table(results: Sequence[dict[str, Any]]) -> str:
+    """Counts and bytes of each config.
+
+    Args:
+        results (Sequence[dict]): From :func:`halvit_mm.cost.benchmark.benchmark`.
+
+    Returns:
+        str: A table in Markdown.
+    """
+    header = (
+        *('config', 'parameters (M)', 'without head (M)', 'MACs (G)', 'weight file (MB)', 'gradients (MB)'),
+        'training state (MB)',
+    )
+    rows = (
+        (
+            result['name'],
+            *(quantity(result.get(key), 1e6, 3) for key in COUNTS[:2]),
+            quantity(result.get('macs'), 1e9, 3),
+            *(quantity(result.get(key), 1e6, 1) for key in COUNTS[3:]),
+        )
+        for result in results
+    )
+    return markdown_table(header, rows)
+
+
+def runs_table(results: Sequence[dict[str, Any]]) -> str:
+    """Times and memory of each run, those of one kind together.
+
+    Args:
+        results (Sequence[dict]): From :func:`halvit_mm.cost.benchmark.benchmark`.
+
+    Returns:
+        str: A table in Markdown.
+    """
+    header = (
+        *(
+            'config',
+            'batch',
+            'mode',
+            'precision',
+            'median ms',
+            'min to max ms',
+            'images/s',
+            'ratio',
+            'peak memory (MB)',
+        ),
+    )
+    runs = [(result['name'], run) for result in results for run in result['runs']]
+    kinds = list(dict.fromkeys((run['precision'], run['batch'], run['mode']) for _, run in runs))
+    runs.sort(key=lambda item: kinds.index((item[1]['precision'], item[1]['batch'], item[1]['mode'])))
+    rows = (
+        (
+            name + (', compiled' if run['compiled'] else ''),
+            *(run['batch'], run['mode'], run['precision'], f'{run["ms_median"]:.1f}'),
+            *(f'{run["ms_min"]:.1f} to {run["ms_max"]:.1f}', f'{run["images_per_second"]:.1f}'),
+            *(f'{run["ratio_to_first"]:.3f}', quantity(run['peak_memory_bytes'], 1e6, 0)),
+        )
+        for name, run in runs
+    )
+    return markdown_table(header, rows)
+
+
+def environment_line(environment: dict[str, Any]) -> str:
+    """What results were read on, in one line.
+
+    Args:
+        environment (dict): From :func:`halvit_mm.cost.benchmark.environment`.
+
+    Returns:
+        str: The line.
+    """
+    height, width = environment['shape']
+    versions = ', '.join(f'{name} {number}' for name, number in environment['versions'].items())
+    layout = ', channels_last' if environment['channels_last'] else ''
+    return (
+        f'{environment["device"]} ({environment["instructions"]}), {environment["cores"]} cores, '
+        f'{environment["threads"]} threads, {height} x {width}{layout}; {versions}'
+    )
+
+
+def write_results(results: Sequence[dict[str, Any]], folder: Path) -> list[Path]:
+    """Write ``results.json``, ``results.csv`` (a line for each run), ``results.md`` and charts.
+
+    Args:
+        results (Sequence[dict]): From :func:`halvit_mm.cost.benchmark.benchmark`.
+        folder (Path): Made if it is not there.
+
+    Returns:
+        list[Path]: The files.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / 'results.json').write_text(json.dumps(results, indent=1) + '\n')
+    with open(folder / 'results.csv', 'w', newline='') as file:
+        writer = csv.DictWriter(file, ['name', 'config', *COUNTS, *RUN_KEYS], extrasaction='ignore')
+        writer.writeheader()
+        for result in results:
+            for run in result['runs'] or [{}]:
+                writer.writerow({**result, **run})
+    parts = [environment_line(results[0]['environment']), counts_table(results)]
+    if any(result['runs'] for result in results):
+        parts.append(runs_table(results))
+    (folder / 'results.md').write_text('\n\n'.join(parts) + '\n')
+    files = [folder / name for name in ('results.json', 'results.csv', 'results.md')]
+    measured = [result for result in results if 'params' in result]
+    if measured:
+        files.append(_chart_counts(measured, folder / 'counts.png'))
+    for mode in ('infer', 'train'):
+        timed = [result for result in results if any(run['mode'] == mode for run in result['runs'])]
+        if timed:
+            files.append(_chart_times(timed, mode, folder / f'time_{mode}.png'))
+    return files
+
+
+def _pyplot():
+    import matplotlib
+
+    matplotlib.use('Agg')
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+def _chart_counts(results: Sequence[dict[str, Any]], path: Path) -> Path:
+    """Bars of each count, relative to the first config."""
+    pyplot = _pyplot()
+    keys = dict(zip(COUNTS, ('parameters', 'without head', 'MACs', 'weight file', 'gradients', 'training state')))
+    figure, axes = pyplot.subplots(figsize=(9, 4.5), layout='constrained')
+    width = 0.8 / len(results)
+    for i, result in enumerate(results):
+        ratios = [result[key] / results[0][key] for key in keys]
+        places = [place - 0.4 + (i + 0.5) * width for place in range(len(keys))]
+        axes.bar(places, ratios, width, label=result['name'])
+    axes.axhline(1, color='grey', linewidth=0.8)
+    axes.set_xticks(range(len(keys)), keys.values())
+    axes.set_ylabel(f'relative to {results[0]["name"]}')
+    axes.legend(fontsize='small')
+    return _save(figure, path)
+
+
+def _chart_times(results: Sequence[dict[str, Any]], mode: str, path: Path) -> Path:
+    """Time of one image over the batch size."""
+    pyplot = _pyplot()
+    figure, axes = pyplot.subplots(figsize=(7, 4.5), layout='constrained')
+    for result in results:
+        lines = {}
+        for run in result['runs']:
+            if run['mode'] == mode:
+                lines.setdefault((run['precision'], run['compiled']), []).append(run)
+        for (precision, compiled), runs in lines.items():
+            label = ', '.join([result['name'], precision, *(['compiled'] if compiled else [])])
+            axes.plot(
+                [run['batch'] for run in runs],
+                [run['ms_median'] / run['batch'] for run in runs],
+                marker='o',
+                label=label,
+            )
+    axes.set_xscale('log', base=2)
+    axes.set_xlabel('images in a batch')
+    axes.set_ylabel('ms per image, ' + ('inference' if mode == 'infer' else 'training step'))
+    axes.set_ylim(bottom=0)
+    axes.legend(fontsize='small')
+    return _save(figure, path)
+
+
+def scatter(points: Iterable[tuple[str, float, float, float]], x: str, y: str, path: Path) -> Path:
+    """A chart of named points.
+
+    Args:
+        points (Iterable[tuple[str, float, float, float]]): Name, x, y and half the height of the error bar, 0 for none.
+        x (str): Name of the horizontal axis.
+        y (str): Name of the vertical one.
+        path (Path): The PNG file.
+
+    Returns:
+        Path: The file.
+    """
+    pyplot = _pyplot()
+    figure, axes = pyplot.subplots(figsize=(8, 5), layout='constrained')
+    for name, place, height, spread in points:
+        ours = 'HaLViT' in name or 'PE' in name
+        axes.errorbar(place, height, spread or None, fmt='o', color='tab:red' if ours else 'tab:blue', capsize=3)
+        axes.annotate(name, (place, height), (4, 4), textcoords='offset points', fontsize='x-small')
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.grid(alpha=0.3)
+    return _save(figure, path)
+
+
+def _save(figure, path: Path) -> Path:
+    figure.savefig(path, dpi=120)
+    _pyplot().close(figure)
+    return path

@@ -1,0 +1,88 @@
+"""Images and ground truth of the form that classifiers and detectors of the hosts are called with."""
+
+import numpy as np
+import torch
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+# A COCO image shows 7.3 objects on average.
+OBJECTS_PER_IMAGE = 8
+
+
+def is_detector(model: nn.Module) -> bool:
+    """Whether a model is one of mmdet's, which want to be told about each image.
+
+    Args:
+        model (nn.Module): A model.
+
+    Returns:
+        bool: Whether it is.
+    """
+    model = getattr(model, '_orig_mod', model)  # what torch.compile has wrapped
+    return any(base.__module__.startswith('mmdet.models.detectors') for base in type(model).__mro__)
+
+
+def ground_truth(model: nn.Module, images: Tensor) -> list:
+    """Labels, or boxes and masks, for a training step on images of noise.
+
+    Args:
+        model (nn.Module): A classifier of mmpretrain or a detector of mmdet.
+        images (Tensor): Shape (B, 3, H, W).
+
+    Returns:
+        list: mmpretrain's ``DataSample`` of classes 0 and 1, or mmdet's ``DetDataSample`` with 8 objects of different
+        sizes and classes, for each image.
+    """
+    if not is_detector(model):
+        from mmpretrain.structures import DataSample
+
+        return [DataSample().set_gt_label(i % 2).to(images.device) for i in range(len(images))]
+    return [_objects(model, images[0].shape[-2:], images.device) for _ in images]
+
+
+def _objects(model: nn.Module, size: tuple[int, int], device: torch.device):
+    from mmdet.structures import DetDataSample
+    from mmdet.structures.mask import BitmapMasks
+
+    height, width = size
+    sample = DetDataSample(metainfo=_metainfo(size))
+    places = np.arange(OBJECTS_PER_IMAGE) / OBJECTS_PER_IMAGE
+    extent = 0.1 + 0.4 * places
+    left, top = places * (1 - extent), places[::-1] * (1 - extent)
+    boxes = np.stack((left * width, top * height, (left + extent) * width, (top + extent) * height), axis=1)
+    masks = np.zeros((OBJECTS_PER_IMAGE, height, width), np.uint8)
+    for mask, (x1, y1, x2, y2) in zip(masks, boxes.astype(int), strict=True):
+        mask[y1:y2, x1:x2] = 1
+    sample.gt_instances = InstanceData(
+        bboxes=torch.tensor(boxes, dtype=torch.float32, device=device),
+        labels=torch.arange(OBJECTS_PER_IMAGE, device=device) % 2,
+        masks=BitmapMasks(masks, height, width),
+    )
+    sample.ignored_instances = InstanceData(
+        bboxes=torch.zeros(0, 4, device=device), labels=torch.zeros(0, dtype=torch.long, device=device)
+    )
+    return sample
+
+
+def _metainfo(size: tuple[int, int]) -> dict:
+    size = tuple(size)
+    return dict(img_shape=size, ori_shape=size, pad_shape=size, batch_input_shape=size, scale_factor=(1.0, 1.0))
+
+
+def forward_tensor(model: nn.Module, images: Tensor):
+    """What a model computes for images, before any of it is made into results.
+
+    Args:
+        model (nn.Module): A classifier, a detector, or any module that takes images. Of a detector that is what its
+            heads give for all proposals.
+        images (Tensor): Shape (B, 3, H, W).
+
+    Returns:
+        Whatever the model returns.
+    """
+    if not is_detector(model):
+        return model(images)
+    from mmdet.structures import DetDataSample
+
+    samples = [DetDataSample(metainfo=_metainfo(images.shape[-2:])) for _ in images]
+    return model(images, samples, mode='tensor')

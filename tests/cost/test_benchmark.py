@@ -1,0 +1,131 @@
+import csv
+import json
+import os
+import signal
+import sys
+
+import pytest
+
+from halvit_mm.cost.benchmark import Settings, Subject, benchmark, in_fresh_process, peak_memory
+from halvit_mm.cost.report import markdown_table
+from halvit_mm.errors import UserError
+from tests.utils import ROOT, run
+
+DIGITS = 'configs/digits/halvit_2xb64_digits.py'
+KEYS = {
+    *(
+        'name',
+        'config',
+        'params',
+        'params_no_head',
+        'macs',
+        'weight_bytes',
+        'gradient_bytes',
+        'train_state_bytes',
+        'runs',
+    )
+}
+RUN_KEYS = {
+    *('batch', 'mode', 'precision', 'device', 'ms_median', 'ms_min', 'ms_max', 'images_per_second'),
+    *('peak_memory_bytes', 'ratio_to_first'),
+}
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class TestSettings:
+    @pytest.mark.parametrize(
+        ('wrong', 'message'),
+        [
+            (dict(device='cuda'), '--device cuda: torch sees no GPU'),
+            (dict(precisions=('amp-fp16',)), '--precision amp-fp16 needs a GPU'),
+            (dict(batches=(1, 0)), '--batch: 0 is not positive'),
+            (dict(shape=(-224, 224)), '--shape: -224 is not positive'),
+            (dict(rounds=0), '--rounds: 0 is not positive'),
+        ],
+    )
+    def test_refuses(self, wrong, message, monkeypatch):
+        monkeypatch.setattr('torch.cuda.is_available', lambda: False)
+        with pytest.raises(UserError, match=message):
+            Settings(**wrong)
+
+
+def test_subject_of_a_package():
+    subject = Subject('mmpretrain::deit/deit-small_4xb256_in1k.py')
+    assert subject.name == 'deit-small_4xb256_in1k'
+    assert subject.config().model.backbone.type == 'VisionTransformer'
+    with pytest.raises(UserError, match='config mmpretrain::no/such.py cannot be read'):
+        Subject('mmpretrain::no/such.py').config()
+
+
+def test_a_process_that_dies_is_told():
+    with pytest.raises(Exception, match='terminated abruptly'):
+        in_fresh_process(die)
+
+
+def test_memory_grows_with_the_batch():
+    subject, settings = Subject(str(ROOT / DIGITS)), Settings(shape=(32, 32))
+    small, large = (in_fresh_process(peak_memory, subject, settings, batch, 'train', 'fp32') for batch in (8, 256))
+    assert large > small + 128 * 2**20
+
+
+def test_a_model_that_cannot_be_built_does_not_lose_the_others(tmp_path):
+    broken = tmp_path / 'broken.py'
+    broken.write_text(f"_base_ = '{ROOT / DIGITS}'\nmodel = dict(backbone=dict(tie='most'))\n")
+    said = []
+    settings = Settings(shape=(32, 32), batches=(2,), rounds=2, memory=False)
+    subjects = [Subject(str(broken)), Subject(str(ROOT / DIGITS))]
+    bad, good = benchmark(subjects, settings, said.append)
+    assert 'tie' in bad['error']
+    assert bad['runs'] == []
+    assert KEYS <= good.keys()
+    assert [run['mode'] for run in good['runs']] == ['infer', 'train']
+    assert [run['ratio_to_first'] for run in good['runs']] == [1, 1]
+    assert any(line.startswith('broken failed: ') for line in said)
+
+
+@pytest.mark.long
+def test_tool(tmp_path):
+    twin = tmp_path / 'twin.py'
+    twin.write_text(f"_base_ = '{ROOT / DIGITS}'\nmodel = dict(backbone=dict(tie='none'))\n")
+    done = run(
+        *(sys.executable, 'tools/benchmark.py', DIGITS, str(twin), '--shape', '32', '--batch', '2', '4'),
+        *('--rounds', '2', '--compile', '--modes', 'infer', '--out', str(tmp_path / 'out')),
+    )
+    results = json.loads((tmp_path / 'out/results.json').read_text())
+    assert [result['name'] for result in results] == ['halvit_2xb64_digits', 'twin']
+    for result in results:
+        assert KEYS <= result.keys()
+        assert len(result['runs']) == 4  # two batches, eager and compiled
+        assert all(RUN_KEYS <= one.keys() for one in result['runs'])
+        assert result['environment']['threads'] > 0
+    tied, twin = results
+    assert tied['gradient_bytes'] < 0.55 * twin['gradient_bytes']
+    assert all(one['peak_memory_bytes'] > 2**27 for one in tied['runs'] if not one['compiled'])
+    lines = [*csv.DictReader((tmp_path / 'out/results.csv').open())]
+    assert [line['ms_median'] for line in lines] == [str(one['ms_median']) for r in results for one in r['runs']]
+    assert '| twin, compiled | 4 | infer | fp32 |' in (tmp_path / 'out/results.md').read_text()
+    assert '| twin, compiled | 4 | infer | fp32 |' in done.stdout
+    for chart in ('counts.png', 'time_infer.png'):
+        assert (tmp_path / 'out' / chart).read_bytes().startswith(b'\x89PNG')
+
+
+@pytest.mark.long
+def test_tool_profiles():
+    shown = run(
+        *(sys.executable, 'tools/benchmark.py', DIGITS, '--shape', '32', '--batch', '4', '--rounds', '2', '--profile')
+    ).stdout
+    [row] = [line for line in shown.splitlines() if line.startswith('| halvit_2xb64_digits | 4 | train | fp32 |')]
+    assert row.count('%') == 6
+
+
+def test_tool_tells_two_configs_of_one_name():
+    done = run(sys.executable, 'tools/benchmark.py', DIGITS, DIGITS, check=False)
+    assert done.returncode == 2
+    assert 'error: two configs have the name halvit_2xb64_digits' in done.stdout
+
+
+def test_markdown_table():
+    assert markdown_table(['a', 'b'], [(1, None)]) == '| a | b |\n| --- | --- |\n| 1 | - |'
