@@ -1,6 +1,7 @@
 # make demo    train a small HaLViT on handwritten digits with two ranks, test it, compare it with its twin
 # make demo-det  the same for Mask R-CNN: a backbone, a detector, COCO's evaluation, drawn detections
 # make test    run the tests
+# make tables  measure what every model of the papers' tables costs, and write docs/tables.md
 # make lint    check style
 # make setup   what the others begin with: .venv with the tested set, once
 
@@ -11,7 +12,7 @@ RANKS ?= 2
 DEMO_CONFIG := configs/digits/halvit_2xb64_digits.py
 DEMO_DIR := work_dirs/demo
 
-.PHONY: demo demo-det test lint setup
+.PHONY: demo demo-det test tables lint setup
 
 setup:
 	@requirements/install.sh
@@ -28,6 +29,9 @@ demo-det: setup
 
 test: setup
 	python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
+
+tables: setup
+	python tools/make_tables.py
 
 lint: setup
 	ruff check .

@@ -14,6 +14,14 @@ os.environ['TORCHINDUCTOR_CACHE_DIR'] = tempfile.mkdtemp(prefix='inductor')
 atexit.register(shutil.rmtree, os.environ['TORCHINDUCTOR_CACHE_DIR'], ignore_errors=True)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let each of two workers begin with half of the long tests, so that none is left over at the end."""
+    long = [item for item in items if item.get_closest_marker('long')]
+    short = [item for item in items if not item.get_closest_marker('long')]
+    half = len(short) // 2
+    items[:] = long[::2] + short[:half] + long[1::2] + short[half:]
+
+
 @pytest.fixture(autouse=True)
 def _quiet_and_repeatable():
     """Two workers share two cores; mmengine's reports on initialization would fill the log of a failure."""

@@ -1,13 +1,14 @@
 """What configs cost, side by side: counts and bytes, memory in fresh processes, times in one process."""
 
 import logging
+import os
 import platform
 import resource
 import sys
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import get_context
 from pathlib import Path
@@ -25,7 +26,7 @@ from halvit_mm.engine.runner import load_config
 from halvit_mm.errors import UserError
 
 from .count import count_macs, count_parameters
-from .measure import inference, time_interleaved, training_step
+from .measure import autocast, inference, time_interleaved, training_step
 from .samples import is_detector
 from .storage import activation_bytes, training_bytes, weight_file_bytes
 
@@ -73,7 +74,7 @@ class Settings:
         if self.device == 'cpu' and 'amp-fp16' in self.precisions:
             raise UserError('--precision amp-fp16 needs a GPU; amp-bf16 runs on both')
         for name, values in (('shape', self.shape), ('batch', self.batches), ('rounds', (self.rounds,))):
-            if min(values) < 1:
+            if min(values, default=1) < 1:
                 raise UserError(f'--{name}: {min(values)} is not positive')
 
 
@@ -170,8 +171,8 @@ def count(subject: Subject, settings: Settings) -> dict[str, int]:
         settings (Settings): Shape and device.
 
     Returns:
-        dict[str, int]: ``params``, ``params_no_head``, ``macs`` for one image, ``weight_bytes``, ``gradient_bytes``,
-        ``train_state_bytes``, and ``activation_bytes_per_image`` that a training step keeps.
+        dict[str, int]: ``params``, ``params_no_head``, ``macs`` for one image, ``weight_bytes``, ``gradient_bytes`` and
+        ``train_state_bytes``.
     """
     logging.disable(logging.INFO)  # mmengine lists each parameter's group
     model = subject.model(settings)
@@ -181,16 +182,16 @@ def count(subject: Subject, settings: Settings) -> dict[str, int]:
         macs=count_macs(model, (3, *settings.shape)),
         weight_bytes=weight_file_bytes(model),
     )
-    # Batch norms want two values for each channel, which one small image may not have.
-    images = random_images(settings, 1 if is_detector(model) else 2)
-    counts['activation_bytes_per_image'] = activation_bytes(model, images) // len(images)
+    # Batch norms want two values for each channel, which one small image may not have. A detector takes any size, and
+    # what is counted now does not depend on it.
+    images = random_images(replace(settings, shape=(128, 128)) if is_detector(model) else settings, 2)
     counts['gradient_bytes'], counts['train_state_bytes'] = training_bytes(
         model, images, subject.optim_wrapper(model), subject.config().get('find_unused_parameters', False)
     )
     return counts
 
 
-def peak_memory(subject: Subject, settings: Settings, batch: int, mode: str, precision: str) -> int:
+def peak_memory(subject: Subject, settings: Settings, batch: int, mode: str, precision: str) -> dict[str, int | None]:
     """Memory at its peak while a model runs: CUDA's own figure on a GPU, else what this process had resident.
 
     Args:
@@ -201,17 +202,22 @@ def peak_memory(subject: Subject, settings: Settings, batch: int, mode: str, pre
         precision (str): As in :class:`Settings`.
 
     Returns:
-        int: Bytes.
+        dict[str, int]: ``peak_memory_bytes``, and of training also the ``activation_bytes`` among them.
     """
     logging.disable(logging.INFO)
     model = subject.model(settings)
+    activations = None
+    if mode == 'train':
+        with autocast(settings.device, precision):
+            activations = activation_bytes(model, random_images(settings, batch))
     run = _runner(subject, model, settings, batch, mode, precision)
     for _ in range(2):
         run()
     if settings.device == 'cuda':
-        return torch.cuda.max_memory_allocated()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == 'darwin' else peak * 1024
+        peak = torch.cuda.max_memory_allocated()
+    else:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)
+    return dict(peak_memory_bytes=peak, activation_bytes=activations)
 
 
 def _runner(
@@ -241,8 +247,13 @@ def in_fresh_process(function: Callable, *args: Any) -> Any:
     """
     context = get_context('forkserver')
     context.set_forkserver_preload([__name__, 'mmpretrain.models', 'mmdet.models'])
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
+    with ProcessPoolExecutor(1, mp_context=context, initializer=_without_output) as pool:
         return pool.submit(function, *args).result()
+
+
+def _without_output() -> None:
+    # Gloo writes of its peers, from C++.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def environment(settings: Settings) -> dict[str, Any]:
@@ -296,13 +307,13 @@ def benchmark(
     Returns:
         list[dict]: For each config ``name``, ``config``, the counts of :func:`count`, ``runs``, ``environment``, and
         ``error`` where something failed. Each run has ``batch``, ``mode``, ``precision``, ``device``, ``compiled``,
-        ``rounds``, ``ms_median``, ``ms_min``, ``ms_max``, ``images_per_second``, ``peak_memory_bytes`` and
-        ``ratio_to_first``.
+        ``rounds``, ``ms_median``, ``ms_min``, ``ms_max``, ``images_per_second``, ``ratio_to_first``,
+        ``peak_memory_bytes`` and ``activation_bytes``, which is None for inferences.
     """
     subjects = list(subjects)
     around = environment(settings)
     results = [dict(name=subject.name, config=subject.path, runs=[], environment=around) for subject in subjects]
-    peaks = {}
+    peaks, unread = {}, dict(peak_memory_bytes=None, activation_bytes=None)
     combinations = [(b, m, p) for p in settings.precisions for b in settings.batches for m in settings.modes]
     for i, (subject, result) in enumerate(zip(subjects, results, strict=True), 1):
         say(f'[{i}/{len(subjects)}] {subject.name}: counts{" and memory" if settings.memory else ""}')
@@ -315,7 +326,7 @@ def benchmark(
 
     models = {}
     for subject, result in zip(subjects, results, strict=True):
-        if 'error' not in result:
+        if combinations and 'error' not in result:
             models[subject.name] = subject.model(settings)
     for batch, mode, precision in combinations:
         say(f'times: {mode}, batch {batch}, {precision}, {len(models)} models in turn')
@@ -348,8 +359,8 @@ def benchmark(
                             ms_min=1e3 * min(seconds),
                             ms_max=1e3 * max(seconds),
                             images_per_second=batch / median(seconds),
-                            peak_memory_bytes=None if compiled else peaks.get((result['name'], batch, mode, precision)),
                             ratio_to_first=median(seconds) / first,
+                            **(unread if compiled else peaks.get((result['name'], batch, mode, precision), unread)),
                         )
                     )
     return results

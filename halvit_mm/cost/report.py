@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,19 +75,10 @@ def runs_table(results: Sequence[dict[str, Any]]) -> str:
     Returns:
         str: A table in Markdown.
     """
-    header = (
-        *(
-            'config',
-            'batch',
-            'mode',
-            'precision',
-            'median ms',
-            'min to max ms',
-            'images/s',
-            'ratio',
-            'peak memory (MB)',
-        ),
-    )
+    header = [
+        *('config', 'batch', 'mode', 'precision', 'median ms', 'min to max ms', 'images/s', 'ratio'),
+        *('peak memory (MB)', 'activations (MB)'),
+    ]
     runs = [(result['name'], run) for result in results for run in result['runs']]
     kinds = list(dict.fromkeys((run['precision'], run['batch'], run['mode']) for _, run in runs))
     runs.sort(key=lambda item: kinds.index((item[1]['precision'], item[1]['batch'], item[1]['mode'])))
@@ -96,7 +87,8 @@ def runs_table(results: Sequence[dict[str, Any]]) -> str:
             name + (', compiled' if run['compiled'] else ''),
             *(run['batch'], run['mode'], run['precision'], f'{run["ms_median"]:.1f}'),
             *(f'{run["ms_min"]:.1f} to {run["ms_max"]:.1f}', f'{run["images_per_second"]:.1f}'),
-            *(f'{run["ratio_to_first"]:.3f}', quantity(run['peak_memory_bytes'], 1e6, 0)),
+            f'{run["ratio_to_first"]:.3f}',
+            *(quantity(run[key], 1e6, 0) for key in ('peak_memory_bytes', 'activation_bytes')),
         )
         for name, run in runs
     )
@@ -182,25 +174,43 @@ def _chart_counts(results: Sequence[dict[str, Any]], path: Path) -> Path:
 
 def _chart_times(results: Sequence[dict[str, Any]], mode: str, path: Path) -> Path:
     """Time of one image over the batch size."""
-    pyplot = _pyplot()
-    figure, axes = pyplot.subplots(figsize=(7, 4.5), layout='constrained')
+    lines = {}
     for result in results:
-        lines = {}
         for run in result['runs']:
             if run['mode'] == mode:
-                lines.setdefault((run['precision'], run['compiled']), []).append(run)
-        for (precision, compiled), runs in lines.items():
-            label = ', '.join([result['name'], precision, *(['compiled'] if compiled else [])])
-            axes.plot(
-                [run['batch'] for run in runs],
-                [run['ms_median'] / run['batch'] for run in runs],
-                marker='o',
-                label=label,
-            )
-    axes.set_xscale('log', base=2)
-    axes.set_xlabel('images in a batch')
-    axes.set_ylabel('ms per image, ' + ('inference' if mode == 'infer' else 'training step'))
+                name = ', '.join([result['name'], run['precision'], *(['compiled'] if run['compiled'] else [])])
+                lines.setdefault(name, []).append((run['batch'], run['ms_median'] / run['batch']))
+    y = 'ms per image, ' + ('inference' if mode == 'infer' else 'training step')
+    return chart_lines(lines, 'images in a batch', y, path, log=True)
+
+
+def chart_lines(
+    lines: Mapping[str, Sequence[tuple[float, float]]], x: str, y: str, path: Path, log: bool = False
+) -> Path:
+    """A chart of named lines, from zero.
+
+    Args:
+        lines (Mapping[str, Sequence[tuple[float, float]]]): Points of each line by its name.
+        x (str): Name of the horizontal axis.
+        y (str): Name of the vertical one.
+        path (Path): The PNG file.
+        log (bool): Whether the horizontal axis doubles at equal steps. Defaults to False.
+
+    Returns:
+        Path: The file.
+    """
+    pyplot = _pyplot()
+    figure, axes = pyplot.subplots(figsize=(7, 4.5), layout='constrained')
+    for name, points in lines.items():
+        axes.plot(*zip(*points, strict=True), marker='o', label=name)
+    if log:
+        axes.set_xscale('log', base=2)
+        places = sorted({place for points in lines.values() for place, _ in points})
+        axes.set_xticks(places, [f'{place:g}' for place in places])
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
     axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
     axes.legend(fontsize='small')
     return _save(figure, path)
 

@@ -159,5 +159,3 @@ def test_inherited_by_package_path(path, tmp_path):
             cfg['model']['model_name'] = Path(place).resolve()
     assert 'halvit_mm' not in {*scopes(inherited)}
     assert inherited == own
-    if path in CLASSIFIERS:
-        build(Config(inherited))

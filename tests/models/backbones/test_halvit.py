@@ -304,7 +304,7 @@ class TestGradients:
         return tie_gradients(gradients(untied))
 
     @pytest.mark.parametrize('with_cp', [False, True])
-    @pytest.mark.parametrize('compiled', [False, True])
+    @pytest.mark.parametrize('compiled', [False, pytest.param(True, marks=pytest.mark.long)])
     def test_against_untied_twin(self, compiled, with_cp):
         tied, untied = make_pair()
         tied.with_cp = with_cp

@@ -269,6 +269,7 @@ class TestGradients:
         # Every weight of the sum is another: after a batch norm, plain sums of squares have no gradient.
         return sum((out * torch.linspace(-1, 1, out.numel()).view_as(out)).sum() for out in outs)
 
+    @pytest.mark.long
     def test_compiled(self):
         grads = []
         for compiled in (False, True):

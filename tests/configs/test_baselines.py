@@ -1,0 +1,41 @@
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmpretrain.registry import MODELS
+from mmpretrain.structures import DataSample
+
+from tests.configs.test_configs import CONFIGS
+from tests.utils import ROOT
+
+FOLDER = ROOT / 'configs/baselines'
+OWN = [path for path in CONFIGS if path.parent == FOLDER and path.stem.startswith(('cvt', 'pvt', 'tnt-b'))]
+
+
+@pytest.mark.parametrize('path', OWN, ids=lambda path: path.stem)
+def test_recipe_is_whole(path):
+    """The hosts have no config of these."""
+    cfg = Config.fromfile(path)
+    images = cfg.train_dataloader.batch_size * int(path.stem.rpartition('_')[0].rpartition('_')[2].partition('xb')[0])
+    assert cfg.auto_scale_lr.base_batch_size == images == 1024
+    assert cfg.train_cfg.max_epochs == 300
+    assert cfg.optim_wrapper.optimizer.lr == 1e-3
+    if not path.stem.startswith('tnt'):
+        assert [augment.type for augment in cfg.model.train_cfg.augments] == ['Mixup', 'CutMix']
+
+
+@pytest.mark.parametrize('name', ['cvt-13_8xb128', 'pvt-v2-b2-li_8xb128', 'pvt-t_8xb128'])
+def test_learns_from_mixed_labels(name):
+    """As a runner builds it: images are normalized and mixed before the model sees them."""
+    cfg = Config.fromfile(FOLDER / f'{name}_in1k.py')
+    model = MODELS.build({**cfg.model, 'data_preprocessor': cfg.data_preprocessor})
+    assert model.data_preprocessor.batch_augments is not None
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    images = torch.randint(0, 256, (4, 3, 224, 224), dtype=torch.uint8)
+    samples = [DataSample().set_gt_label(label) for label in range(4)]
+    losses = model.train_step(dict(inputs=[*images], data_samples=samples), wrapper)
+    assert losses['loss'].isfinite()
+    # Stochastic depth leaves out a layer now and then.
+    changed = [not torch.equal(*pair) for pair in zip(model.parameters(), before, strict=True)]
+    assert sum(changed) > 0.8 * len(changed)
