@@ -328,20 +328,21 @@ def benchmark(
     for subject, result in zip(subjects, results, strict=True):
         if combinations and 'error' not in result:
             models[subject.name] = subject.model(settings)
+    able = [(name, compiled) for name in models for compiled in ((False, True) if settings.compile else (False,))]
     for batch, mode, precision in combinations:
         say(f'times: {mode}, batch {batch}, {precision}, {len(models)} models in turn')
         runs = {}
         for subject, result in zip(subjects, results, strict=True):
             for compiled in (False, True) if settings.compile else (False,):
-                if subject.name not in models:
+                if (subject.name, compiled) not in able:
                     continue
                 try:
                     run = _runner(subject, models[subject.name], settings, batch, mode, precision, compiled)
                     run()
                     runs[subject.name, compiled] = run
                 except Exception as error:
-                    del models[subject.name]
-                    _fail(result, error, say)
+                    able.remove((subject.name, compiled))
+                    _fail(result, error, say, 'compiled: ' if compiled else '')
         times = time_interleaved(runs, settings.rounds, warm_up=1)
         first = median(next(iter(times.values()), [float('nan')]))
         for result in results:
@@ -366,8 +367,8 @@ def benchmark(
     return results
 
 
-def _fail(result: dict[str, Any], error: Exception, say: Callable[[str], None]) -> None:
-    result['error'] = ' '.join(f'{type(error).__name__}: {error}'.split())[:300]
+def _fail(result: dict[str, Any], error: Exception, say: Callable[[str], None], what: str = '') -> None:
+    result['error'] = what + ' '.join(f'{type(error).__name__}: {error}'.split())[:300]
     say(f'{result["name"]} failed: {result["error"]}')
 
 

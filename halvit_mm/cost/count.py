@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from .samples import forward_tensor
+from .samples import all_proposals, forward_tensor
 
 
 def count_parameters(model: nn.Module, without_head: bool = False) -> int:
@@ -47,8 +47,9 @@ def count_macs(model: nn.Module, shape: tuple[int, ...] = (3, 224, 224)) -> int:
     its unfused form, because torch's counter passes over the fused one on the CPU.
 
     Args:
-        model (nn.Module): A classifier, a detector or a backbone of the hosts; of a detector the heads are counted with
-            all the proposals that the first stage gives. It is put into evaluation mode for the count and then back.
+        model (nn.Module): A classifier, a detector or a backbone of the hosts; of a two-stage detector the heads are
+            counted with as many proposals as ``test_cfg.rpn.max_per_img`` allows, whatever the weights. It is put into
+            evaluation mode for the count and then back.
         shape (tuple[int, ...]): Shape of one image, (C, H, W). Defaults to ``(3, 224, 224)``.
 
     Returns:
@@ -59,7 +60,12 @@ def count_macs(model: nn.Module, shape: tuple[int, ...] = (3, 224, 224)) -> int:
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
-        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        with (
+            torch.no_grad(),
+            sdpa_kernel(SDPBackend.MATH),
+            all_proposals(model),
+            FlopCounterMode(display=False) as counter,
+        ):
             forward_tensor(model, image)
     finally:
         for module in training:

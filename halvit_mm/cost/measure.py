@@ -45,7 +45,8 @@ def inference(model: nn.Module, images: Tensor, precision: str = 'fp32', compile
     context = autocast(images.device.type, precision)
 
     def run() -> None:
-        with torch.inference_mode(), context:
+        # The compiler's guards do not know numbers that were made in inference mode.
+        with torch.no_grad() if compiled else torch.inference_mode(), context:
             forward_tensor(forward, images)
 
     return run

@@ -13,6 +13,13 @@ RUN_KEYS = (
 )
 
 
+# Points to the right and up from a point of a chart to its name, and how the name is aligned
+LABEL_SIDES = {
+    **{(5, 3): 'left', (5, -9): 'left', (-5, 3): 'right', (-5, -9): 'right'},
+    **{(0, 9): 'center', (0, -15): 'center', (5, 11): 'left', (5, -17): 'left'},
+}
+
+
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A table in Markdown.
 
@@ -232,10 +239,22 @@ def scatter(points: Iterable[tuple[str, float, float, float]], x: str, y: str, p
     for name, place, height, spread in points:
         ours = 'HaLViT' in name or 'PE' in name
         axes.errorbar(place, height, spread or None, fmt='o', color='tab:red' if ours else 'tab:blue', capsize=3)
-        axes.annotate(name, (place, height), (4, 4), textcoords='offset points', fontsize='x-small')
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.grid(alpha=0.3)
+    figure.canvas.draw()
+    taken = []
+    for name, place, height, _ in points:
+        # Beside the point, on the first side where no other name is.
+        for (right, up), alignment in LABEL_SIDES.items():
+            label = axes.annotate(
+                name, (place, height), (right, up), textcoords='offset points', fontsize='x-small', ha=alignment
+            )
+            box = label.get_window_extent()
+            if not any(box.overlaps(other) for other in taken) or (right, up) == [*LABEL_SIDES][-1]:
+                taken.append(box)
+                break
+            label.remove()
     return _save(figure, path)
 
 

@@ -1,5 +1,8 @@
 """Images and ground truth of the form that classifiers and detectors of the hosts are called with."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 from mmengine.structures import InstanceData
@@ -67,6 +70,31 @@ def _objects(model: nn.Module, size: tuple[int, int], device: torch.device):
 def _metainfo(size: tuple[int, int]) -> dict:
     size = tuple(size)
     return dict(img_shape=size, ori_shape=size, pad_shape=size, batch_input_shape=size, scale_factor=(1.0, 1.0))
+
+
+@contextmanager
+def all_proposals(model: nn.Module) -> Iterator[None]:
+    """Have the first stage of a detector give as many proposals as it may, where random weights would give any number.
+
+    Args:
+        model (nn.Module): A model; one without a region proposal network is left as it is.
+    """
+    if not is_detector(model) or not getattr(model, 'with_rpn', False) or not hasattr(model, 'roi_head'):
+        yield
+        return
+    number = model.test_cfg['rpn']['max_per_img']
+
+    def predict(maps: tuple[Tensor, ...], samples: list, rescale: bool = False) -> list[InstanceData]:
+        model.rpn_head(maps)
+        height, width = samples[0].img_shape
+        boxes = maps[0].new_tensor([[0.0, 0.0, width / 2, height / 2]]).expand(number, 4)
+        return [InstanceData(bboxes=boxes) for _ in samples]
+
+    model.rpn_head.predict = predict  # the instance's, before the class's
+    try:
+        yield
+    finally:
+        del model.rpn_head.predict
 
 
 def forward_tensor(model: nn.Module, images: Tensor):

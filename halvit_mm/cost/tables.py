@@ -1,6 +1,7 @@
 """The papers' tables with a measured column beside each published one."""
 
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -167,7 +168,7 @@ def _table(table: dict[str, Any], result: dict[str, Any]) -> str:
 
 
 def _charts(table: dict[str, Any], result: dict[str, Any], folder: Path) -> Iterator[tuple[str, Path]]:
-    prefix = ''.join(letter if letter.isalnum() else '_' for letter in table['title'].lower()).strip('_')
+    prefix = re.sub('[^a-z0-9]+', '_', table['title'].lower()).strip('_')
     accuracy = next((key for key in ACCURACIES if any(key in row for row in table['rows'])), None)
     published = [(row, result['measured'].get(row['method'], {})) for row in table['rows'] if row.get(accuracy)]
     for x, title, value in (
@@ -189,7 +190,7 @@ def _charts(table: dict[str, Any], result: dict[str, Any], folder: Path) -> Iter
     if 'memory' in result:
         sizes = [height * width / 1e6 for height, width in table['memory_shapes']]
         lines = {name: [*zip(sizes, _gigabytes(values), strict=True)] for name, values in result['memory'].items()}
-        y = 'peak resident memory of a training step on one image (GB)'
+        y = 'training step, one image: peak memory (GB)'
         yield y, chart_lines(lines, 'pixels of the image (millions)', y, folder / f'{prefix}_memory.png')
 
 

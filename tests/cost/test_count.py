@@ -104,6 +104,14 @@ class TestMacs:
         assert heads == proposals * (box + mask)
         assert 0 < backbone < neck
 
+    def test_detectors_of_one_shape_count_alike(self):
+        """Whatever proposals their random weights make."""
+        cfg = Config.fromfile(ROOT / 'configs/digits/mask-rcnn_halvit_digits-coco.py').model
+        with DefaultScope.overwrite_default_scope('mmdet'):
+            models = [DETECTORS.build({**cfg, 'backbone': {**cfg.backbone, 'tie': tie}}) for tie in ('both', 'none')]
+        assert count_macs(models[0], (3, 96, 64)) == count_macs(models[1], (3, 96, 64))
+        assert 'predict' not in vars(models[0].rpn_head)
+
     @pytest.mark.parametrize('training', [True, False])
     def test_leaves_the_model_as_it_was(self, training):
         model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)).train(training)

@@ -1,0 +1,43 @@
+import json
+import sys
+
+import pytest
+
+from tests.utils import ROOT, run
+
+
+@pytest.fixture
+def folder(tmp_path):
+    run(sys.executable, ROOT / 'tools/prepare_digits.py', cwd=tmp_path)
+    return tmp_path
+
+
+@pytest.mark.long
+def test_study_goes_on_from_what_it_has(folder):
+    kept = folder / 'work_dirs/study/top1.json'
+    kept.parent.mkdir(parents=True)
+    kept.write_text(json.dumps({'ResNet50-PE1, seed 0, 1 epochs': 12.5}))
+    study = [sys.executable, ROOT / 'tools/study_digits.py', '--seeds', '0', '--epochs', '1', '--out', 'out']
+    shown = run(*study, '--only', 'HaLViT, tied', 'ResNet50-PE1', cwd=folder).stdout
+    assert '| ResNet50-PE1 | 822,890 | 12.50 | 12.50 | 0.00 |' in shown
+    [row] = [line for line in shown.splitlines() if line.startswith('| HaLViT, tied | 360,682 | ')]
+    reached = json.loads(kept.read_text())['HaLViT, tied, seed 0, 1 epochs']
+    assert f'| {reached:.2f} |' in row
+    assert row in (folder / 'out/study_digits_table.md').read_text()
+    assert (folder / 'out/study_digits.png').is_file()
+
+
+@pytest.mark.long
+def test_twins_are_compared(folder):
+    short = folder / 'short.py'
+    base = ROOT / 'configs/digits/halvit_2xb64_digits.py'
+    short.write_text(
+        f'_base_ = {str(base)!r}\ntrain_cfg = dict(max_epochs=1, val_interval=1)\nparam_scheduler = None\n'
+    )
+    tool = (sys.executable, ROOT / 'tools/compare_twins.py', short, '--ranks', '1', '--seeds', '0')
+    shown = run(*tool, '--twin', 'model.backbone.tie=none', cwd=folder).stdout
+    [tied, twin] = [float(line.split(': ')[1].rstrip(' %')) for line in shown.splitlines() if 'seed 0: ' in line]
+    assert f'tied - twin: {tied - twin:+.2f} percentage points' in shown
+    failed = run(*tool, '--twin', 'model.backbone.tie=most', cwd=folder, check=False)
+    assert failed.returncode == 2
+    assert 'short_twin_0 failed; see ' in failed.stdout
