@@ -31,7 +31,7 @@ test: setup
 	python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
 
 tables: setup
-	python tools/make_tables.py
+	PYTHONPATH=.venv/transformers python tools/make_tables.py
 
 lint: setup
 	ruff check .

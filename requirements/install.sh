@@ -63,6 +63,9 @@ export UV_LOCK_TIMEOUT=3600
 command -v nvcc >/dev/null || export CUDA_VISIBLE_DEVICES=
 export MMCV_WITH_OPS=1 MAX_JOBS=${MAX_JOBS:-$(getconf _NPROCESSORS_ONLN)}
 
+# Where mmpretrain finds transformers, its import takes a fifth longer; one rival in configs/baselines needs them.
+BESIDE='transformers|tokenizers|regex'
+
 has_operators() { python -c 'import torch, mmcv._ext'; }
 
 build_mmcv() {
@@ -97,7 +100,9 @@ step_with_progress() {
 step 'package installer' python -m pip install --quiet uv
 step 'build tools' uv pip install --no-deps $(grep -E '^(setuptools|wheel|ninja|psutil|packaging)==' requirements/tested.txt)
 step 'torch, torchvision and the other packages (2 to 3 GB)' \
-    sh -c "grep -v '^onedl-mmcv==' requirements/tested.txt | uv pip install --no-deps --no-build-isolation -r -"
+    sh -c "grep -vE '^(onedl-mmcv|$BESIDE)==' requirements/tested.txt | uv pip install --no-deps --no-build-isolation -r -"
+step 'transformers, for CvT, which is found only where it is asked for' \
+    sh -c "grep -E '^($BESIDE)==' requirements/tested.txt | uv pip install --no-deps --target $VENV/transformers -r -"
 if ! has_operators 2>>"$LOG"; then
     mmcv=$(grep '^onedl-mmcv==' requirements/tested.txt)
     kind=$(python -c 'import torch; print("cuda" if torch.cuda.is_available() else "cpu")')

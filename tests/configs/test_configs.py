@@ -11,7 +11,10 @@ import halvit_mm  # noqa: F401 - makes 'halvit_mm::' known
 from tests.utils import ROOT
 
 CONFIGS = sorted(path for path in (ROOT / 'configs').rglob('*.py') if '_base_' not in path.parts)
-CLASSIFIERS = [path for path in CONFIGS if Config.fromfile(path).default_scope == 'mmpretrain']
+# CvT is built in test_baselines.py, where transformers can be found.
+CLASSIFIERS = [
+    path for path in CONFIGS if Config.fromfile(path).default_scope == 'mmpretrain' and not path.stem.startswith('cvt')
+]
 IN1K = [path for path in CONFIGS if path.parent.name == 'halvit']
 
 

@@ -42,11 +42,9 @@ class TestParameters:
         model.mask_head, model.rpn_head = nn.Linear(4, 2), nn.Linear(4, 1)
         assert count_parameters(model, without_head=True) == 16
 
-    @pytest.mark.parametrize(('name', 'classifier'), [('pvt-v2-b2-li', 512), ('cvt-13', 384)])
-    def test_head_of_a_wrapped_model(self, name, classifier):
-        cfg = Config.fromfile(ROOT / f'configs/baselines/{name}_8xb128_in1k.py')
-        model = MODELS.build(cfg.model)
-        assert count_parameters(model) - count_parameters(model, without_head=True) == 1000 * classifier + 1000
+    def test_head_of_a_wrapped_model(self):
+        model = MODELS.build(Config.fromfile(ROOT / 'configs/baselines/pvt-v2-b2-li_8xb128_in1k.py').model)
+        assert count_parameters(model) - count_parameters(model, without_head=True) == 1000 * 512 + 1000
 
     @pytest.mark.parametrize('tie', ['both', 'none'])
     def test_vit_of_any_width(self, tie):
