@@ -34,6 +34,19 @@ VARIANTS = {
     'ResNet-50, plain': (RESNET, ['model.backbone.shared_stages=()']),
 }
 
+REPORT = """# What tying costs at equal width, and gains at equal parameters
+
+The real handwritten digits, 1,437 images to train on and 360 to validate (one image is 0.28 points). Top-1 in percent
+after the config's own schedule, each training one process with batches of 128. The schedules were chosen on the same
+360 images.
+
+{table}
+
+![top-1 over parameters](study_digits.png)
+
+Written by `tools/study_digits.py --out docs`, after `tools/prepare_digits.py`.
+"""
+
 
 def parameters(config: Path, options: list[str]) -> int:
     parser = argparse.ArgumentParser()
@@ -49,7 +62,7 @@ def main() -> None:
     parser.add_argument('--jobs', type=int, default=2, help='trainings at a time (default: %(default)s)')
     parser.add_argument('--epochs', type=int, help="(default: the config's own)")
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/study'), help='(default: %(default)s)')
-    parser.add_argument('--out', type=Path, help='folder for study_digits.md and a chart')
+    parser.add_argument('--out', type=Path, metavar='DIR', help='write study_digits.md and a chart there')
     args = parser.parse_args()
 
     args.work_dir.mkdir(parents=True, exist_ok=True)
@@ -88,7 +101,7 @@ def main() -> None:
     print('', table, sep='\n')
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
-        (args.out / 'study_digits_table.md').write_text(table + '\n')
+        (args.out / 'study_digits.md').write_text(REPORT.format(table=table))
         scatter(points, 'parameters (M)', 'top-1 (%), mean and standard deviation', args.out / 'study_digits.png')
 
 

@@ -1,5 +1,5 @@
 from .count import count_macs, count_parameters
-from .measure import PRECISIONS, inference, ratios_to_first, time_interleaved, training_step
+from .measure import PRECISIONS, inference, time_interleaved, training_step
 from .profile import Profile, profile_run
 from .samples import forward_tensor, ground_truth, is_detector
 from .storage import activation_bytes, storage_bytes, training_bytes, weight_file_bytes
@@ -15,7 +15,6 @@ __all__ = [
     'inference',
     'is_detector',
     'profile_run',
-    'ratios_to_first',
     'storage_bytes',
     'time_interleaved',
     'training_bytes',

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import get_context
 from pathlib import Path
@@ -31,14 +31,8 @@ from .samples import is_detector
 from .storage import activation_bytes, training_bytes, weight_file_bytes
 
 PACKAGES = (
-    'torch',
-    'onedl-mmengine',
-    'onedl-mmpretrain',
-    'onedl-mmdetection',
-    'mmengine',
-    'mmpretrain',
-    'mmdet',
-    'timm',
+    *('torch', 'onedl-mmengine', 'onedl-mmpretrain', 'onedl-mmdetection'),
+    *('mmengine', 'mmpretrain', 'mmdet', 'timm', 'onnxruntime'),
 )
 
 
@@ -84,12 +78,10 @@ class Subject:
 
     Attributes:
         path (str): A file, or ``package::path`` for one that an installed package carries.
-        options (dict): Values merged into it, by dotted key. Defaults to none.
         name (str): What it is called in tables. Defaults to the file's name.
     """
 
     path: str
-    options: dict[str, Any] = field(default_factory=dict)
     name: str = ''
 
     def __post_init__(self) -> None:
@@ -109,9 +101,8 @@ class Subject:
                 cfg = Config.fromstring(f'_base_ = {self.path!r}', '.py')
             except Exception as error:
                 raise UserError(f'config {self.path} cannot be read: {type(error).__name__}: {error}') from error
-            cfg.merge_from_dict(self.options)
         else:
-            cfg = load_config(self.path, self.options)
+            cfg = load_config(self.path)
         if 'train_cfg' in cfg.model and 'augments' in cfg.model.train_cfg:
             del cfg.model.train_cfg
         return cfg
@@ -263,7 +254,7 @@ def environment(settings: Settings) -> dict[str, Any]:
         settings (Settings): Device and layout.
 
     Returns:
-        dict[str, Any]: Names of processor and device, cores, threads, memory and versions.
+        dict[str, Any]: The device's name, cores, threads, memory and versions.
     """
     versions = {}
     for package in PACKAGES:
@@ -273,7 +264,6 @@ def environment(settings: Settings) -> dict[str, Any]:
             continue
     return dict(
         device=torch.cuda.get_device_name() if settings.device == 'cuda' else _processor(),
-        processor=_processor(),
         instructions=torch.backends.cpu.get_cpu_capability(),
         cores=psutil.cpu_count(logical=False) or psutil.cpu_count(),
         threads=torch.get_num_threads(),

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from statistics import median
 
 import torch
 from mmengine.optim import OptimWrapper
@@ -101,17 +100,3 @@ def time_interleaved(runs: Mapping[str, Callable[[], None]], rounds: int, warm_u
             if i >= warm_up:
                 times[name].append(time.perf_counter() - start)
     return times
-
-
-def ratios_to_first(times: Mapping[str, list[float]]) -> dict[str, float]:
-    """Ratio of each median to the first one's.
-
-    Args:
-        times (Mapping[str, list[float]]): From :func:`time_interleaved`.
-
-    Returns:
-        dict[str, float]: The ratios; the first is 1.
-    """
-    medians = {name: median(values) for name, values in times.items()}
-    first = next(iter(medians.values()))
-    return {name: value / first for name, value in medians.items()}

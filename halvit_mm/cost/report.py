@@ -12,7 +12,6 @@ RUN_KEYS = (
     *('images_per_second', 'peak_memory_bytes', 'ratio_to_first'),
 )
 
-
 # Points to the right and up from a point of a chart to its name, and how the name is aligned
 LABEL_SIDES = {
     **{(5, 3): 'left', (5, -9): 'left', (-5, 3): 'right', (-5, -9): 'right'},

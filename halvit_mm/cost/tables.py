@@ -9,11 +9,10 @@ from typing import Any
 from halvit_mm.errors import UserError
 
 from .benchmark import Settings, Subject, benchmark, environment, in_fresh_process, peak_memory
-from .report import chart_lines, environment_line, markdown_table, quantity, scatter
+from .report import COUNTS, chart_lines, environment_line, markdown_table, quantity, scatter
 
 # Published figures by key, and what their columns are called.
 ACCURACIES = dict(top1='top-1 %', top5='top-5 %', box_ap='box AP', mask_ap='mask AP')
-COUNTS = ('params', 'params_no_head', 'macs', 'weight_bytes', 'gradient_bytes', 'train_state_bytes')
 
 
 def measure_tables(
@@ -173,7 +172,7 @@ def _charts(table: dict[str, Any], result: dict[str, Any], folder: Path) -> Iter
     published = [(row, result['measured'].get(row['method'], {})) for row in table['rows'] if row.get(accuracy)]
     for x, title, value in (
         ('parameters (M), published', 'parameters', lambda row, one: row.get('params')),
-        ('training state (MB), measured', 'training_state', lambda row, one: _millions(one.get('train_state_bytes'))),
+        ('training state (MB), measured', 'training_state', lambda row, one: one.get('train_state_bytes', 0) / 1e6),
     ):
         points = [(row['method'], value(row, one), row[accuracy], 0.0) for row, one in published if value(row, one)]
         if points:
@@ -189,14 +188,9 @@ def _charts(table: dict[str, Any], result: dict[str, Any], folder: Path) -> Iter
             yield y, chart_lines(lines, 'images in a batch', y, folder / f'{prefix}_time_{mode}.png', log=True)
     if 'memory' in result:
         sizes = [height * width / 1e6 for height, width in table['memory_shapes']]
-        lines = {name: [*zip(sizes, _gigabytes(values), strict=True)] for name, values in result['memory'].items()}
+        lines = {
+            name: [(size, value / 1e9) for size, value in zip(sizes, values, strict=True)]
+            for name, values in result['memory'].items()
+        }
         y = 'training step, one image: peak memory (GB)'
         yield y, chart_lines(lines, 'pixels of the image (millions)', y, folder / f'{prefix}_memory.png')
-
-
-def _millions(value: int | None) -> float | None:
-    return None if value is None else value / 1e6
-
-
-def _gigabytes(values: Sequence[int]) -> list[float]:
-    return [value / 1e9 for value in values]

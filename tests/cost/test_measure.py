@@ -7,7 +7,7 @@ from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS
 from torch import nn
 
-from halvit_mm.cost import inference, is_detector, profile_run, ratios_to_first, time_interleaved, training_step
+from halvit_mm.cost import inference, is_detector, profile_run, time_interleaved, training_step
 from tests.utils import ROOT
 
 
@@ -26,10 +26,6 @@ def test_runs_are_interleaved_after_a_warm_up():
     times = time_interleaved({name: lambda name=name: order.append(name) for name in 'ab'}, rounds=3, warm_up=2)
     assert order == ['a', 'b'] * 5
     assert [len(values) for values in times.values()] == [3, 3]
-
-
-def test_ratios_are_those_of_medians():
-    assert ratios_to_first(dict(a=[1.0, 2.0, 9.0], b=[1.0, 1.0, 30.0])) == dict(a=1.0, b=0.5)
 
 
 # mmcv's NMS takes no bfloat16 on the CPU.
