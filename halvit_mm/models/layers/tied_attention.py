@@ -104,6 +104,7 @@ class TiedMultiheadAttention(BaseModule):
 
         tokens = x.reshape(B * N, D)
         q = F.linear(tokens, self.q_weight, q_bias)
+        tokens = tokens.to(q.dtype)  # once; autocast would do it for each product
         k = F.linear(tokens, self.kv_weight, k_bias)
         v = transposed_linear(tokens, self.kv_weight, v_bias)
 
