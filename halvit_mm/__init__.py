@@ -4,7 +4,7 @@ Importing this package loads neither mmpretrain, mmdet nor torch. Its components
 (``type='halvit_mm.HaLViT'``), its configs by ``_base_ = 'halvit_mm::halvit/...'``.
 """
 
-from ._scope import announce
+from ._hosts import announce
 
 __version__ = '0.1.0'
 

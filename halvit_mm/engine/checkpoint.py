@@ -7,9 +7,12 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.logging import print_log
+
+from halvit_mm.errors import UserError
 
 _NAME = re.compile(r'(?P<kind>epoch|iter)_(?P<step>\d+)\.pth')
 
@@ -66,6 +69,34 @@ def find_latest_checkpoint(work_dir: str | os.PathLike) -> str | None:
     return None
 
 
+def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
+    """Read a file of weights without running what code it may carry.
+
+    Args:
+        path (str or PathLike): A checkpoint of torch's, or ``.safetensors``.
+
+    Returns:
+        dict[str, Any]: What the file holds, its tensors on the CPU and mapped from the file as they are read.
+
+    Raises:
+        UserError: If there is no such file, or if it is no checkpoint.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f'checkpoint {path} does not exist')
+    try:
+        if path.suffix == '.safetensors':
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        from mmengine.runner.checkpoint import get_torch_safe_globals
+
+        with torch.serialization.safe_globals(get_torch_safe_globals()):
+            return torch.load(path, map_location='cpu', weights_only=True, mmap=True)
+    except Exception as error:
+        raise UserError(f'{path} cannot be read as a checkpoint: {type(error).__name__}: {error}') from error
+
+
 def read_seed(checkpoint: str | os.PathLike) -> int | None:
     """Read from a checkpoint the seed of the training that wrote it, without reading its weights.
 
@@ -75,8 +106,4 @@ def read_seed(checkpoint: str | os.PathLike) -> int | None:
     Returns:
         int or None: The seed, if the checkpoint holds one.
     """
-    from mmengine.runner.checkpoint import get_torch_safe_globals
-
-    with torch.serialization.safe_globals(get_torch_safe_globals()):
-        content = torch.load(checkpoint, map_location='cpu', weights_only=True, mmap=True)
-    return content.get('meta', {}).get('seed')
+    return read_checkpoint(checkpoint).get('meta', {}).get('seed')

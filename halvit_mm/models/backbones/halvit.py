@@ -3,6 +3,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from mmcv.cnn.bricks.transformer import FFN
 from mmengine.model import BaseModule, ModuleList
 from mmengine.model.weight_init import trunc_normal_
@@ -360,6 +361,8 @@ class HaLViT(VisionTransformer):
     def _pos_embed_for(self, resolution: tuple[int, int]) -> Tensor:
         """The position embedding of a map, shape (1, E + H * W, D); computed once per size while nothing learns it."""
         pos_embed = self.pos_embed
+        if any(isinstance(size, torch.SymInt) for size in resolution):
+            return self._resize_for_any(resolution)
         args = self.patch_resolution, resolution, self.interpolate_mode, self.num_extra_tokens
         learned = torch.is_grad_enabled() and pos_embed.requires_grad
         traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
@@ -373,6 +376,18 @@ class HaLViT(VisionTransformer):
                 self._pos_embeds.popitem(last=False)
         self._pos_embeds.move_to_end(key)
         return self._pos_embeds[key][1]
+
+    def _resize_for_any(self, resolution: tuple[torch.SymInt, torch.SymInt]) -> Tensor:
+        """As mmpretrain's ``resize_pos_embed``, without its question whether the size is the one that was learned.
+
+        An exported graph would keep the example's answer.
+        """
+        extra, patches = self.pos_embed.split(
+            [self.num_extra_tokens, self.pos_embed.shape[1] - self.num_extra_tokens], 1
+        )
+        grid = patches.mT.unflatten(-1, self.patch_resolution)
+        grid = F.interpolate(grid, resolution, mode=self.interpolate_mode, align_corners=False)
+        return torch.cat((extra, grid.flatten(2).mT), 1)
 
     def __getstate__(self) -> dict:
         # A copy's parameter counts its versions anew.

@@ -236,7 +236,7 @@ class SharedBottleneck(Bottleneck):
         network.
         """
         parts = (x,) if self.widen is None else (self.widen(x), x)
-        columns = weight.split([part.shape[1] for part in parts], dim=1)
+        columns = (weight,) if len(parts) == 1 else weight.split([part.shape[1] for part in parts], dim=1)
         outs = [F.conv2d(part, column, stride=self.conv1_stride) for part, column in zip(parts, columns)]
         out = outs[0] if len(outs) == 1 else outs[0].add_(outs[1])
         if self.shortcut is not None:

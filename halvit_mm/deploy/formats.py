@@ -1,0 +1,166 @@
+"""Files of other runtimes: which suffix means which, how each is written and run."""
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from halvit_mm.errors import UserError
+
+from .network import Network
+
+FORMATS = {
+    '.onnx': 'ONNX',
+    '.pt2': 'torch.export',
+    '.pt': 'TorchScript',
+    '.xml': 'OpenVINO',
+}
+PRECISIONS = ('fp32', 'fp16', 'int8')
+Outputs = tuple[Tensor, ...]
+
+
+def check_target(
+    path: Path,
+    precision: str,
+    dynamic_batch: bool = False,
+    dynamic_size: bool = False,
+    external_data: bool = False,
+) -> None:
+    """Refuse a file that cannot be written, before anything is computed.
+
+    Args:
+        path (Path): The file.
+        precision (str): One of ``PRECISIONS``.
+        dynamic_batch (bool): Whether any number of images is taken. Defaults to False.
+        dynamic_size (bool): Whether images of any size are taken. Defaults to False.
+        external_data (bool): Whether weights go into a file of their own. Defaults to False.
+
+    Raises:
+        UserError: If the suffix is unknown, if the format lacks the precision or its package, or if the folder cannot
+            be written to.
+    """
+    if path.suffix not in FORMATS:
+        known = ', '.join(f'{suffix} ({name})' for suffix, name in FORMATS.items())
+        raise UserError(f'--out {path}: the suffix says the format; choose from {known}')
+    if precision == 'int8' and path.suffix != '.onnx':
+        raise UserError(f'--precision int8 is for ONNX; {FORMATS[path.suffix]} is written in fp32 or fp16')
+    if dynamic_size and path.suffix == '.pt':
+        raise UserError(
+            '--dynamic-size: a TorchScript trace keeps the size of its example; write .onnx or .pt2 instead'
+        )
+    if external_data and path.suffix != '.onnx':
+        raise UserError(f'--external-data is for ONNX files, and {path} is none')
+    if path.suffix == '.xml':
+        if dynamic_batch or dynamic_size:
+            # Seen with OpenVINO 2026.4, whose own converter is right but writes each matrix twice.
+            raise UserError(
+                f'--out {path}: OpenVINO computes wrong numbers where dimensions are open; leave them fixed'
+            )
+        try:
+            import openvino  # noqa: F401
+        except ImportError as error:
+            raise UserError(f'--out {path}: OpenVINO is not installed; pip install openvino') from error
+    folder = path.parent
+    if not folder.is_dir():
+        raise UserError(f'--out {path}: folder {folder} does not exist')
+    if path.is_dir():
+        raise UserError(f'--out {path} is a folder')
+    if not os.access(folder, os.W_OK):
+        raise UserError(f'--out {path}: folder {folder} cannot be written to')
+
+
+def write(
+    network: Network,
+    example: Tensor,
+    path: Path,
+    precision: str = 'fp32',
+    dynamic_batch: bool = False,
+    dynamic_size: bool = False,
+    external_data: bool = False,
+    calibration: Tensor | None = None,
+    facts: Mapping[str, Any] = {},
+) -> None:
+    """Write a network in the format that the file's suffix says.
+
+    Args:
+        network (Network): In single precision; with ``'fp16'`` it is in half precision afterwards.
+        example (Tensor): Images, shape (B, 3, H, W).
+        path (Path): The file.
+        precision (str): ``'fp32'``, ``'fp16'`` or ``'int8'``. Defaults to ``'fp32'``.
+        dynamic_batch (bool): Whether any number of images is taken. Defaults to False.
+        dynamic_size (bool): Whether images of any size are taken. Defaults to False.
+        external_data (bool): Whether an ONNX graph's weights go into a file beside it. Defaults to False.
+        calibration (Tensor, optional): Images whose activations set the ranges of ``'int8'``. Defaults to None.
+        facts (Mapping[str, Any]): Kept in an ONNX file's metadata. Defaults to none.
+    """
+    if path.suffix == '.xml':
+        import openvino
+
+        with tempfile.TemporaryDirectory() as folder:
+            graph = Path(folder, 'graph.onnx')
+            # OpenVINO halves the weights itself.
+            write(network, example, graph)
+            # Not convert_model, which writes out the transpose of each matrix.
+            openvino.save_model(openvino.Core().read_model(graph), path, compress_to_fp16=precision == 'fp16')
+        return
+    if precision == 'fp16':
+        network.half()
+    if path.suffix == '.onnx':
+        from .onnx import move_weights_out, quantize, write_onnx
+
+        write_onnx(network, example, path, dynamic_batch, dynamic_size, facts)
+        if precision == 'int8':
+            quantize(path, path, calibration)
+        if external_data:
+            move_weights_out(path)
+    elif path.suffix == '.pt2':
+        dims = dynamic_dims(dynamic_batch, dynamic_size)
+        torch.export.save(torch.export.export(network, (example,), dynamic_shapes=(dims,) if dims else None), path)
+    else:
+        torch.jit.trace(network, example, check_trace=False).save(path)
+
+
+def dynamic_dims(batch: bool, size: bool) -> dict[int, Any]:
+    """Which dimensions of the images an exported program leaves open.
+
+    Args:
+        batch (bool): Whether the number of images is.
+        size (bool): Whether height and width are.
+
+    Returns:
+        dict[int, Any]: What torch.export takes for the argument.
+    """
+    return dict.fromkeys(([0] if batch else []) + ([2, 3] if size else []), torch.export.Dim.DYNAMIC)
+
+
+def read(path: Path) -> Callable[[Tensor], Outputs]:
+    """Open a file with the runtime that it is for.
+
+    Args:
+        path (Path): From :func:`write`.
+
+    Returns:
+        Callable[[Tensor], tuple[Tensor]]: Computes the outputs for images of shape (B, 3, H, W).
+    """
+    if path.suffix == '.onnx':
+        from .session import create_session
+
+        session = create_session(path)
+        return lambda images: tuple(map(torch.from_numpy, session.run(None, {'images': images.numpy()})))
+    if path.suffix == '.xml':
+        import openvino
+
+        # By default it computes in bfloat16 where the processor can.
+        compiled = openvino.compile_model(path, 'CPU', dict(INFERENCE_PRECISION_HINT='f32'))
+        return lambda images: tuple(torch.from_numpy(out) for out in compiled(images.numpy()).values())
+    module = torch.export.load(path).module() if path.suffix == '.pt2' else torch.jit.load(path)
+
+    def run(images: Tensor) -> Outputs:
+        with torch.no_grad():
+            return tuple(module(images))
+
+    return run

@@ -1,0 +1,73 @@
+"""Checkpoints for others: weights and nothing that only the training needed."""
+
+import datetime
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from halvit_mm.engine.checkpoint import read_checkpoint
+from halvit_mm.errors import UserError
+
+# What is told of a training: how results are named and shown, not where it ran
+META = ('dataset_meta', 'cfg', 'epoch', 'iter', 'mmengine_version')
+
+
+def publish(checkpoint: str | os.PathLike, out: str | os.PathLike) -> Path:
+    """Write the weights of a checkpoint to a file whose name holds its hash, as the hosts name theirs.
+
+    Optimizer, schedules and logs are left out, and where a training averaged its weights (EMA) the averaged ones are
+    kept, which are those that were validated.
+
+    Args:
+        checkpoint (str or PathLike): A checkpoint of a training.
+        out (str or PathLike): The file, ``.pth`` or ``.safetensors``; date and the first 8 digits of its SHA-256 are
+            put into the name.
+
+    Returns:
+        Path: The file, such as ``halvit-tiny_20261121-0a1b2c3d.pth``.
+
+    Raises:
+        UserError: If the checkpoint holds no weights, or if the file cannot be written.
+    """
+    out = Path(out)
+    if out.suffix not in ('.pth', '.safetensors'):
+        raise UserError(f'--out {out}: choose a name that ends with .pth or .safetensors')
+    if not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
+        raise UserError(f'--out {out}: folder {out.parent} does not exist or cannot be written to')
+    content = read_checkpoint(checkpoint)
+    weights = content.get('state_dict', content)
+    if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise UserError(f'{checkpoint} holds no weights: it has the entries {", ".join(map(str, content))}')
+    meta = {key: value for key, value in content.get('meta', {}).items() if key in META}
+    with tempfile.TemporaryDirectory(dir=out.parent) as folder:
+        written = Path(folder, out.name)
+        if out.suffix == '.safetensors':
+            classes = json.dumps(meta.get('dataset_meta', {}).get('classes', []))
+            save_file({name: value.clone() for name, value in weights.items()}, written, metadata=dict(classes=classes))
+        else:
+            torch.save(dict(meta=meta, state_dict=compact(weights)), written)
+        digest = hashlib.sha256(written.read_bytes()).hexdigest()
+        return written.replace(out.with_stem(f'{out.stem}_{datetime.date.today():%Y%m%d}-{digest[:8]}'))
+
+
+def compact(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copy weights so that each is stored without what else was in its storage, and one with two names once.
+
+    Args:
+        weights (Mapping[str, Tensor]): A state dict.
+
+    Returns:
+        dict[str, Tensor]: The same values.
+    """
+    copies = {}
+    return {
+        name: copies.setdefault((value.data_ptr(), value.dtype, value.shape, value.stride()), value.clone())
+        for name, value in weights.items()
+    }

@@ -1,0 +1,94 @@
+"""How far an exported file is from the model that it was made of."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from halvit_mm.errors import UserError
+
+# Largest difference, as a share of the largest output, or of 1 where that is below
+TOLERANCES = {'fp32': 1e-4, 'fp16': 2e-2}
+# Share of images whose class is the same, or of a map's norm that differs
+LEAST_AGREEMENT, MOST_MAP_ERROR = 0.95, 0.1
+
+
+@dataclass
+class Difference:
+    """Between outputs for the same images.
+
+    Attributes:
+        images (int): How many were compared.
+        largest (float): Largest absolute difference of an output.
+        scale (float): Largest absolute value of an output.
+        error (float): Norm of the difference, as a share of the norm.
+        agreement (float, optional): Share of images with the same top-1; None of maps.
+    """
+
+    images: int = 0
+    largest: float = 0.0
+    scale: float = 0.0
+    error: float = 0.0
+    agreement: float | None = None
+
+    def __str__(self) -> str:
+        text = f'largest difference {self.largest:.2e} (outputs up to {self.scale:.3g}), error {100 * self.error:.3f} %'
+        return text if self.agreement is None else f'{text}, same top-1 {100 * self.agreement:.1f} %'
+
+    def check(self, path: str, precision: str) -> None:
+        """Refuse a difference that is too large for a precision.
+
+        Args:
+            path (str): The file, for the message.
+            precision (str): ``'fp32'``, ``'fp16'`` or ``'int8'``.
+
+        Raises:
+            UserError: If it is.
+        """
+        if precision in TOLERANCES:
+            most = TOLERANCES[precision] * max(1.0, self.scale)
+            close, expected = self.largest <= most, f'at most {most:.1e} is'
+        elif self.agreement is not None:
+            close, expected = self.agreement >= LEAST_AGREEMENT, f'{LEAST_AGREEMENT:.0%} of the same top-1 are'
+        else:
+            close, expected = self.error <= MOST_MAP_ERROR, f'an error of at most {MOST_MAP_ERROR:.0%} is'
+        if not close:
+            raise UserError(
+                f'{path} differs from the model: {self}; {expected} expected in {precision}, and nothing was written'
+            )
+
+
+def compare(
+    expected: Iterable[tuple[Tensor, ...]],
+    run: Callable[[Tensor], tuple[Tensor, ...]],
+    batches: Iterable[Tensor],
+    classifies: bool,
+) -> Difference:
+    """Compare what a file computes with what a model has computed.
+
+    Args:
+        expected (Iterable[tuple[Tensor]]): The model's outputs for each batch.
+        run (Callable): Runs the file.
+        batches (Iterable[Tensor]): Images, shape (B, 3, H, W).
+        classifies (bool): Whether the outputs are logits.
+
+    Returns:
+        Difference: Over all images and outputs.
+    """
+    result, same, difference_norm, norm = Difference(), 0, 0.0, 0.0
+    for outputs, images in zip(expected, batches, strict=True):
+        pairs = [*zip(outputs, run(images), strict=True)]
+        for ours, theirs in pairs:
+            difference = (ours - theirs).abs()
+            # A comparison with NaN is false; max keeps the first.
+            largest = difference.max().item() if difference.isfinite().all() else float('inf')
+            result.largest, result.scale = max(result.largest, largest), max(result.scale, ours.abs().max().item())
+            difference_norm += difference.square().sum().item()
+            norm += ours.square().sum().item()
+        if classifies:
+            [(ours, theirs)] = pairs
+            same += (ours.argmax(1) == theirs.argmax(1)).sum().item()
+        result.images += len(images)
+    result.error = (difference_norm / norm) ** 0.5
+    result.agreement = same / result.images if classifies else None
+    return result

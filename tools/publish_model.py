@@ -1,0 +1,23 @@
+"""Write the weights of a checkpoint to a file of their own: NAME_DATE-HASH.pth or .safetensors.
+
+Optimizer, schedules and logs are left out; of averaged weights (EMA) the average is kept.
+"""
+
+import argparse
+
+from halvit_mm.deploy.publish import publish
+from halvit_mm.errors import told_in_one_line
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('checkpoint')
+    parser.add_argument('--out', required=True, metavar='FILE', help='date and hash are put into its name')
+    args = parser.parse_args()
+    with told_in_one_line():
+        path = publish(args.checkpoint, args.out)
+    print(f'{path}: {path.stat().st_size / 1e6:.2f} MB')
+
+
+if __name__ == '__main__':
+    main()

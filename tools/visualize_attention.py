@@ -1,0 +1,36 @@
+"""Draw where a HaLViT or ViT looks: the attention of its class token over an image, per layer and head.
+
+For Grad-CAM use mmpretrain's own tool, vis_cam.py, with --vit-like.
+"""
+
+import argparse
+import logging
+from pathlib import Path
+
+from mmengine.config import DictAction
+
+from halvit_mm.deploy.network import load_network
+from halvit_mm.engine.attention import visualize
+from halvit_mm.engine.runner import load_config
+from halvit_mm.errors import told_in_one_line
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config of a classifier')
+    parser.add_argument('checkpoint', help='its weights: .pth or .safetensors')
+    parser.add_argument('images', nargs='+', metavar='IMAGE')
+    parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='folder for one picture an image')
+    parser.add_argument('--layers', nargs='+', type=int, help='from 0; negative ones from the end (default: all)')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='values merged into the config')
+    args = parser.parse_args()
+    logging.disable(logging.INFO)
+    with told_in_one_line():
+        cfg = load_config(args.config, args.cfg_options)
+        model = load_network(cfg, args.checkpoint).model
+        for path in visualize(cfg, model, args.images, args.out, args.layers):
+            print(path)
+
+
+if __name__ == '__main__':
+    main()
