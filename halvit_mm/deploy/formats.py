@@ -55,10 +55,11 @@ def check_target(
     if external_data and path.suffix != '.onnx':
         raise UserError(f'--external-data is for ONNX files, and {path} is none')
     if path.suffix == '.xml':
-        if dynamic_batch or dynamic_size:
+        if precision == 'fp16' or dynamic_batch or dynamic_size:
             # Seen with OpenVINO 2026.4, whose own converter is right but writes each matrix twice.
             raise UserError(
-                f'--out {path}: OpenVINO computes wrong numbers where dimensions are open; leave them fixed'
+                f'--out {path}: OpenVINO computes wrong numbers where a matrix is shared and in fp16, or a size '
+                'is open; write fp32 for a fixed shape'
             )
         try:
             import openvino  # noqa: F401
@@ -102,10 +103,9 @@ def write(
 
         with tempfile.TemporaryDirectory() as folder:
             graph = Path(folder, 'graph.onnx')
-            # OpenVINO halves the weights itself.
             write(network, example, graph)
             # Not convert_model, which writes out the transpose of each matrix.
-            openvino.save_model(openvino.Core().read_model(graph), path, compress_to_fp16=precision == 'fp16')
+            openvino.save_model(openvino.Core().read_model(graph), path, compress_to_fp16=False)
         return
     if precision == 'fp16':
         network.half()

@@ -137,11 +137,10 @@ class TestOnnx:
 
 
 class TestOtherFormats:
-    @pytest.mark.parametrize('suffix', ['pt2', 'pt', 'xml'])
-    @pytest.mark.parametrize('precision', ['fp32', 'fp16'])
+    @pytest.mark.parametrize(
+        ('suffix', 'precision'), [('pt2', 'fp32'), ('pt2', 'fp16'), ('pt', 'fp32'), ('pt', 'fp16'), ('xml', 'fp32')]
+    )
     def test_runs_like_the_model(self, suffix, precision, checkpoint, tmp_path):
-        if suffix == 'xml':
-            pytest.importorskip('openvino', reason='an optional extra')
         cfg, said = read(HALVIT), []
         cfg.test_dataloader.dataset.data_root = 'nowhere'
         path = tmp_path / f'model.{suffix}'
@@ -161,6 +160,7 @@ class TestRefusals:
             ('model.pt', dict(dynamic_size=True), '--dynamic-size: a TorchScript trace keeps the size'),
             ('model.pt', dict(external_data=True), '--external-data is for ONNX files'),
             ('model.xml', dict(dynamic_batch=True), 'OpenVINO computes wrong numbers'),
+            ('model.xml', dict(precision='fp16'), 'OpenVINO computes wrong numbers'),
             ('no/such/model.onnx', {}, 'folder .*/no/such does not exist'),
         ],
     )
