@@ -166,7 +166,7 @@ def check_run(cfg: Config, tool: str, args: argparse.Namespace) -> None:
     if args.no_validate:
         loaders.remove('val_dataloader')
     for loader in loaders:
-        for path in _local_data(cfg.get(loader) or {}):
+        for path in local_data(cfg.get(loader) or {}):
             if not path.exists():
                 raise UserError(
                     f'{loader}: {path} does not exist (looked from {Path.cwd()}); put or link the data there, or name '
@@ -177,11 +177,18 @@ def check_run(cfg: Config, tool: str, args: argparse.Namespace) -> None:
                 check_coco(loader, dataset)
 
 
-def _local_data(cfg: dict) -> Iterator[Path]:
-    """Files and folders that the datasets in a config read, as far as they are local."""
+def local_data(cfg: dict) -> Iterator[Path]:
+    """Files and folders that the datasets in a config read, as far as they are local.
+
+    Args:
+        cfg (dict): Config of a data loader or a dataset, or a list of such.
+
+    Yields:
+        Path: Each of them, whether it is there or not.
+    """
     if isinstance(cfg, (list, tuple)):
         for item in cfg:
-            yield from _local_data(item)
+            yield from local_data(item)
     elif isinstance(cfg, dict):
         root = cfg.get('data_root')
         if root and '://' not in root:
@@ -190,7 +197,7 @@ def _local_data(cfg: dict) -> Iterator[Path]:
             parts = [*prefix.values()] if isinstance(prefix, dict) else [prefix]
             yield from (Path(root, part) for part in (*parts, cfg.get('ann_file') or '') if isinstance(part, str))
         for key in ('dataset', 'datasets'):
-            yield from _local_data(cfg.get(key) or ())
+            yield from local_data(cfg.get(key) or ())
 
 
 def _load_host_tool(host: str, tool: str) -> ModuleType:
