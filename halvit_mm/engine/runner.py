@@ -124,7 +124,7 @@ def load_config(path: str, options: dict | None = None) -> Config:
     """Read a config and merge options from the command line into it.
 
     Args:
-        path (str): The file.
+        path (str): The file, or ``package::path`` for one that an installed package carries.
         options (dict, optional): Values by dotted key. Defaults to None.
 
     Returns:
@@ -133,10 +133,11 @@ def load_config(path: str, options: dict | None = None) -> Config:
     Raises:
         UserError: If there is no such file, or if it or one of its bases cannot be read.
     """
-    if not Path(path).is_file():
+    packaged = '::' in path
+    if not packaged and not Path(path).is_file():
         raise UserError(f'config {path} does not exist')
     try:
-        cfg = Config.fromfile(path)
+        cfg = Config.fromstring(f'_base_ = {path!r}', '.py') if packaged else Config.fromfile(path)
     except Exception as error:
         raise UserError(f'config {path} cannot be read: {type(error).__name__}: {error}') from error
     cfg.merge_from_dict(options or {})

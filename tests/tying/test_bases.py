@@ -56,11 +56,11 @@ def test_outputs_stay(change, num_heads):
         x = torch.randn(2, 7, WIDTH, dtype=torch.double)
         before, weights = attn(x), kind_of(attn).read(attn)
         changed = CHANGES[change](weights)
-        write(attn, changed)
-        torch.testing.assert_close(attn(x), before, rtol=0, atol=1e-9)
-        matrix = 'out_bias' if change == 'move_biases' else 'query'
+        matrix = 'value_bias' if change == 'move_biases' else 'query'
         if biases == {}:
             assert not torch.equal(getattr(changed, matrix), getattr(weights, matrix))
+        write(attn, changed)
+        torch.testing.assert_close(attn(x), before, rtol=0, atol=1e-9)
 
 
 def product_errors(weights, tied) -> list[float]:
@@ -89,7 +89,7 @@ def test_a_tied_attention_in_other_bases_is_found_again(align):
     turns = [torch.linalg.qr(torch.randn(3, 8, 8, dtype=torch.double))[0] * factor for factor in (2.0, 0.5)]
     hidden = change_basis(weights, *turns)
     assert max(misfit(*pair) for pair in hidden.pairs().values()) > 0.5
-    assert max(product_errors(hidden, align(hidden).tied())) < 0.2
+    assert max(product_errors(hidden, align(hidden).tied())) < 0.5 * min(product_errors(hidden, hidden.tied()))
 
 
 def test_misfit():

@@ -99,7 +99,7 @@ def test_a_shared_stage_hidden_in_a_plain_one_is_found_again(cfg):
                 torch.nn.init.normal_(value, 0.3, 0.3)
             module.running_var.uniform_(0.5, 2)
     with torch.no_grad():
-        for i, (block, own) in enumerate(zip(blocks, stage)):
+        for block, own in zip(blocks, stage):
             block.load_state_dict(own.state_dict(), strict=False)
             block.conv1.weight.copy_(stage.weight[:, -block.conv1.in_channels :])
             block.conv3.weight.copy_(stage.weight.transpose(0, 1))
@@ -116,10 +116,9 @@ def test_a_shared_stage_hidden_in_a_plain_one_is_found_again(cfg):
             block.conv1.weight.mul_(factor.view(-1, 1, 1, 1))
             block.norm1.running_mean.mul_(factor)
             block.norm1.running_var.copy_((block.norm1.running_var + 1e-5) * factor**2 - 1e-5)
-            del i
     tie_weights(plain, tied, 'bases')
     x = torch.randn(2, stage.weight.shape[1], 5, 5, dtype=torch.double)
-    for own, block in zip(tied.layer3[1:], blocks[1:]):
+    for own, block in [*zip(tied.layer3, blocks)][1:]:
         torch.testing.assert_close(own(x, tied.layer3.weight), block(x), rtol=0, atol=1e-6)
 
 
