@@ -97,7 +97,7 @@ def distillation(teacher: Path) -> list[str]:
     return [
         'model.type=halvit_mm.DistilledClassifier',
         f'model.teacher={SCRATCH}',
-        'model.teacher_options={"model.backbone.tie":"none"}',
+        f'model.teacher_options.{UNTIED}',
         f'model.teacher_checkpoint={teacher}',
         'model.feature=1.0',
         f'model.feature_layers=[{layers}]',

@@ -16,8 +16,7 @@ from .checkpoint import load_plain
 class _Outside:
     """Holds a module that is no part of the model: not in its parameters, its state dict or its copies."""
 
-    def __init__(self, module: nn.Module) -> None:
-        self.module = module
+    module: nn.Module | None = None
 
     def __deepcopy__(self, memo: dict) -> '_Outside':
         return self
@@ -43,7 +42,8 @@ class DistilledClassifier(ImageClassifier):
 
     Args:
         teacher (str): Config of the teacher, a file or a package's, such as ``'mmpretrain::deit/...'``.
-        teacher_checkpoint (str): Its weights, of mmpretrain, timm or torchvision.
+        teacher_checkpoint (str): Its weights, of mmpretrain, timm or torchvision. They are read when the weights are
+            initialized, before training; a test needs no teacher.
         teacher_options (dict): Values by dotted key that are merged into its config. Defaults to ``dict()``.
         label (float): Weight. Defaults to 0.5.
         soft (float): Weight. Defaults to 0.5.
@@ -57,7 +57,7 @@ class DistilledClassifier(ImageClassifier):
     Raises:
         ValueError: If no weight of a teacher's loss is above 0, if ``temperature`` is not, or if ``feature`` and
             ``feature_layers`` do not go together or name what the models have not.
-        UserError: If the teacher's checkpoint is missing or does not fit.
+        UserError: In ``init_weights``, if the teacher's checkpoint is missing or does not fit.
     """
 
     def __init__(
@@ -84,23 +84,40 @@ class DistilledClassifier(ImageClassifier):
         self.weights = dict(label=label, soft=soft, hard=hard, feature=feature)
         self.temperature = temperature
         self.feature_layers = tuple(feature_layers)
-        module = load_plain(load_config(teacher, teacher_options), teacher_checkpoint)
+        self._teacher_source = teacher, dict(teacher_options), teacher_checkpoint
+        self._teacher = _Outside()
+        self._check_layers(self)
+
+    def _check_layers(self, model: nn.Module) -> None:
+        for name in self.feature_layers:
+            if name not in dict(model.named_modules()):
+                raise ValueError(f'feature_layers names {name!r}, which {type(model).__name__} has not')
+
+    def init_weights(self) -> None:
+        """Initialize the student and read the teacher, which only training needs."""
+        super().init_weights()
+        config, options, checkpoint = self._teacher_source
+        module = load_plain(load_config(config, options), checkpoint)
+        self._check_layers(module)
         # It sees what the student's preprocessor has made.
         del module.data_preprocessor
-        self._teacher = _Outside(module.requires_grad_(False))
-        for name in self.feature_layers:
-            for model in (self, module):
-                if name not in dict(model.named_modules()):
-                    raise ValueError(f'feature_layers names {name!r}, which {type(model).__name__} has not')
+        self._teacher.module = module.requires_grad_(False).to(next(self.parameters()))
 
     @property
     def teacher(self) -> nn.Module:
-        """nn.Module: The teacher."""
+        """nn.Module: The teacher.
+
+        Raises:
+            RuntimeError: If the weights have not been initialized, as a runner does before training.
+        """
+        if self._teacher.module is None:
+            raise RuntimeError('the teacher is read by init_weights(), which was not called')
         return self._teacher.module
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> 'DistilledClassifier':
         # Devices and precisions
-        self.teacher._apply(fn)
+        if self._teacher.module is not None:
+            self._teacher.module._apply(fn)
         return super()._apply(fn, recurse)
 
     def loss(self, inputs: Tensor, data_samples: list[DataSample]) -> dict[str, Tensor]:

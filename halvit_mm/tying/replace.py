@@ -11,7 +11,7 @@ from halvit_mm.registry import MODELS
 
 from .layers import WAYS, is_tied, kind_of
 
-# What a module is called that does a tied part's work
+# What is in the name of a class that does a part's work
 _NAMES = dict(attn=('Attention', 'MSA'), ffn=('FFN', 'Mlp', 'MLP'), bottleneck=('Bottleneck', 'BasicBlock'))
 
 
@@ -115,7 +115,7 @@ def tie_model(
     handled = [row[0] for row in (*report.tied, *report.left)]
     for name, module in modules.items():
         inside = any(root == '' or name.startswith(f'{root}.') for root in roots)
-        looks_like = {part for part, endings in _NAMES.items() if type(module).__name__.endswith(endings)}
+        looks_like = {part for part, words in _NAMES.items() if any(word in type(module).__name__ for word in words)}
         related = any(
             other == name or other.startswith(f'{name}.') or name.startswith(f'{other}.') for other in handled
         )

@@ -37,7 +37,9 @@ def make_student(checkpoint: str, tie: str = 'both', **cfg):
     model.merge_from_dict({**OPTIONS, 'model.backbone.tie': tie})
     model = {**model.model, '_scope_': 'mmpretrain', 'type': 'halvit_mm.DistilledClassifier'}
     teacher = dict(teacher=str(CONFIG), teacher_checkpoint=checkpoint, teacher_options=OPTIONS)
-    return MODELS.build({**model, **teacher, **cfg})
+    student = MODELS.build({**model, **teacher, **cfg})
+    student.init_weights()
+    return student
 
 
 def batch() -> tuple[torch.Tensor, list[DataSample]]:
@@ -88,14 +90,13 @@ def test_teacher_is_no_part_of_the_student(checkpoint):
     assert student.state_dict().keys() == plain.state_dict().keys()
     assert {name for name, _ in student.named_parameters()} == {name for name, _ in plain.named_parameters()}
     before = {name: value.clone() for name, value in student.teacher.state_dict().items()}
-    student.init_weights()
     student.train()
     assert not student.teacher.training
     images, samples = batch()
     wrapper = build_optim_wrapper(student, dict(optimizer=dict(type='SGD', lr=0.1)))
-    weights = student.backbone.layers[0].ffn.weight.clone()
+    weights = student.head.layers.head.weight.clone()
     student.train_step(dict(inputs=[*(images.abs() * 50).byte()], data_samples=samples), wrapper)
-    assert not torch.equal(student.backbone.layers[0].ffn.weight, weights)
+    assert not torch.equal(student.head.layers.head.weight, weights)
     assert all(parameter.grad is None for parameter in student.teacher.parameters())
     assert all(torch.equal(value, before[name]) for name, value in student.teacher.state_dict().items())
     assert copy.deepcopy(student).teacher is student.teacher
@@ -120,3 +121,14 @@ def test_refusals(checkpoint, cfg, told):
 def test_a_teacher_that_is_missing():
     with pytest.raises(UserError, match=r'none\.pth does not exist'):
         make_student('none.pth')
+
+
+def test_a_test_needs_no_teacher():
+    cfg = Config.fromfile(ROOT / 'configs/warm_start/halvit-tiny_8xb128-30e-from-deit_in1k.py')
+    cfg.model.backbone.arch, cfg.model.feature_layers = TINY_ARCH, cfg.model.feature_layers[:3]
+    cfg.model.head.in_channels = TINY_ARCH['embed_dims']
+    student = MODELS.build({**cfg.model, '_scope_': 'mmpretrain'}).eval()
+    images = torch.randn(2, 3, 224, 224)
+    assert student(images).shape == (2, 1000)
+    with pytest.raises(RuntimeError, match=r'init_weights\(\), which was not called'):
+        student.loss(images, batch()[1][:2])

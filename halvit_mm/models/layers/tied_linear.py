@@ -226,8 +226,6 @@ class TiedTorchAttention(TwoWays, nn.MultiheadAttention):
     """
 
     matrices = ('q_weight', 'kv_weight')
-    # What the host's forward asks for where query, key and value have matrices of their own
-    _qkv_same_embed_dim = False
     in_proj_weight = bias_k = bias_v = None
     add_zero_attn = False
 
@@ -236,6 +234,8 @@ class TiedTorchAttention(TwoWays, nn.MultiheadAttention):
     ) -> None:
         # The host's own constructor would make the untied matrices.
         nn.Module.__init__(self)
+        # Then the host's forward asks for a matrix each of query, key and value.
+        self._qkv_same_embed_dim = False
         self.embed_dim = self.kdim = self.vdim = embed_dim
         self.num_heads = num_heads
         self.head_dim = embed_dim // num_heads
