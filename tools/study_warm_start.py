@@ -22,7 +22,8 @@ from halvit_mm.errors import UserError, told_in_one_line
 
 HERE = Path(__file__).parent
 CONFIGS = HERE.parent / 'configs/digits'
-SCRATCH, WARM = CONFIGS / 'halvit_2xb64_digits.py', CONFIGS / 'halvit-warm_2xb64_digits.py'
+SCRATCH = CONFIGS / 'halvit_2xb64_digits.py'
+WARM, DISTILLED = (CONFIGS / f'halvit-{name}_2xb64_digits.py' for name in ('warm', 'distilled'))
 UNTIED = 'model.backbone.tie=none'
 # The two ranks of the configs' names are one here.
 ONE_RANK = 'train_dataloader.batch_size=128'
@@ -82,26 +83,19 @@ class Study:
             self.keep(f'{start}, seed {seed}', {0: re.search(r'fine-tuning: ([\d.]+)', done.stdout)[1]})
         return out
 
+    def start(self, start: str, seed: int) -> None:
+        """Keep the top-1 of a start, unless it is known."""
+        if f'{start}, seed {seed}' not in self.curves:
+            self.tie(start, seed, annealed=False)
+
     def fine_tune(self, start: str, recipe: str, seed: int) -> None:
         if f'{start}, {recipe}, seed {seed}' in self.curves:
             return
         annealed, distilled = 'annealed' in recipe, 'distilled' in recipe
         options = [f'load_from={self.tie(start, seed, annealed)}', *(ANNEALED if annealed else [])]
         if distilled:
-            options += distillation(self.twin(seed))
-        self.train(f'{start}, {recipe}', WARM, seed, options)
-
-
-def distillation(teacher: Path) -> list[str]:
-    layers = ','.join(f"'backbone.layers.{i}'" for i in range(6))
-    return [
-        'model.type=halvit_mm.DistilledClassifier',
-        f'model.teacher={SCRATCH}',
-        f'model.teacher_options.{UNTIED}',
-        f'model.teacher_checkpoint={teacher}',
-        'model.feature=1.0',
-        f'model.feature_layers=[{layers}]',
-    ]
+            options.append(f'model.teacher_checkpoint={self.twin(seed)}')
+        self.train(f'{start}, {recipe}', DISTILLED if distilled else WARM, seed, options)
 
 
 def summary(values: list[float]) -> str:
@@ -143,7 +137,7 @@ def main() -> None:
         lots = [
             [(study.train, 'untied', SCRATCH, seed, [*every, UNTIED]) for seed in args.seeds]
             + [(study.train, 'from scratch', SCRATCH, seed, every) for seed in args.seeds],
-            [(study.tie, start, seed, False) for seed in args.seeds for start in args.starts],
+            [(study.start, start, seed) for seed in args.seeds for start in args.starts],
             [
                 (study.fine_tune, start, recipe, s)
                 for s in args.seeds

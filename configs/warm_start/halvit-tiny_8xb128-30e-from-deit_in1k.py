@@ -1,10 +1,9 @@
-# HaLViT-Tiny from a trained DeiT-S in 30 epochs: annealed tying and distillation; see docs/warm_start.md. Not trained
-# here. deit-small.pth is the trained DeiT-S, and tied-deit-small.pth what tools/tie_checkpoint.py makes of it.
+# HaLViT-Tiny from a trained DeiT-S in 30 epochs, with the DeiT-S as teacher; see docs/warm_start.md. Not trained here.
+# deit-small.pth is the trained DeiT-S, and tied-deit-small.pth what tools/tie_checkpoint.py makes of it.
 _base_ = '../halvit/halvit-tiny_8xb128_in1k.py'
 
 model = dict(
     type='halvit_mm.DistilledClassifier',
-    backbone=dict(annealed=True),
     teacher='mmpretrain::deit/deit-small_4xb256_in1k.py',
     teacher_checkpoint='deit-small.pth',
     feature=1.0,
@@ -20,4 +19,3 @@ param_scheduler = [
     ),
 ]
 train_cfg = dict(max_epochs=30)
-custom_hooks = [dict(_scope_='mmpretrain', type='halvit_mm.AnnealTyingHook', end=0.5)]
