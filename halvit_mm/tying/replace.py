@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from mmengine.logging import print_log
 from torch import nn
 
+from halvit_mm.cost import count_parameters
 from halvit_mm.models.layers import TwoWays, let_deviate
 from halvit_mm.registry import MODELS
 
@@ -48,8 +49,8 @@ class TieReport:
         return '\n'.join(lines)
 
 
-def count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
+def _within(name: str, root: str) -> bool:
+    return root in ('', name) or name.startswith(f'{root}.')
 
 
 def tie_model(
@@ -96,34 +97,31 @@ def tie_model(
                 f'within={root!r} is no module of the model; it has {", ".join(dict(model.named_children()))}'
             )
     parts = {part for part, wanted in dict(attn=attn, ffn=ffn, bottleneck=bottleneck).items() if wanted}
-    report = TieReport(before=count(model))
-    for name, module in modules.items():
-        if not any(root == '' or name == root or name.startswith(f'{root}.') for root in roots):
-            continue
+    report = TieReport(before=count_parameters(model))
+    chosen = {name: module for name, module in modules.items() if any(_within(name, root) for root in roots)}
+    for name, module in chosen.items():
         kind, title = kind_of(module), type(module).__name__
         if kind is None or kind.part not in parts:
             continue
         if reason := kind.refusal(module):
             report.left.append((name, title, reason))
             continue
-        before, example = count(module), next(module.parameters())
-        weights, mode = WAYS[way](kind.read(module)), module.training
-        tied = kind.tie(module).to(example).train(mode)
+        before, example, training = count_parameters(module), next(module.parameters()), module.training
+        weights = WAYS[way](kind.read(module))
+        tied = kind.tie(module).to(example).train(training)
         kind.fill(tied, weights)
         model.set_submodule(name, tied)
-        report.tied.append((name, title, before, count(tied)))
-    handled = [row[0] for row in (*report.tied, *report.left)]
-    for name, module in modules.items():
-        inside = any(root == '' or name.startswith(f'{root}.') for root in roots)
-        looks_like = {part for part, words in _NAMES.items() if any(word in type(module).__name__ for word in words)}
-        related = any(
-            other == name or other.startswith(f'{name}.') or name.startswith(f'{other}.') for other in handled
-        )
-        if inside and looks_like & parts and not related and not is_tied(module):
-            report.left.append((name, type(module).__name__, 'not a class that can be tied'))
+        report.tied.append((name, title, before, count_parameters(tied)))
+    handled = [name for name, *_ in (*report.tied, *report.left)]
+    for name, module in chosen.items():
+        title = type(module).__name__
+        looks_like = {part for part, words in _NAMES.items() if any(word in title for word in words)}
+        known = any(_within(name, other) or _within(other, name) for other in handled)
+        if looks_like & parts and not known and not is_tied(module):
+            report.left.append((name, title, 'not a class that can be tied'))
     if not report.tied:
         raise ValueError(f'nothing in {type(model).__name__} could be tied:\n{report}')
-    report.after = count(model)
+    report.after = count_parameters(model)
     return report
 
 

@@ -343,8 +343,8 @@ class HaLViT(VisionTransformer):
             )
         elif any(name.endswith(('attn.qkv.weight', 'ffn.layers.0.0.weight')) for name in unused):
             advice = (
-                "The weights are a plain ViT's. Build the model with tie='none' to use them as they are; "
-                'a tied model has no place for them and is trained from its own initialization.'
+                "The weights are a plain ViT's. Build the model with tie='none' to use them as they are, or make the "
+                'start of a tied model of them with tools/tie_checkpoint.py.'
             )
         elif any(name.endswith(('attn.q_weight', 'ffn.weight')) for name in unused):
             advice = f"The weights are a tied model's, and this one has tie={self.tie!r}. Build it with the same tie."
