@@ -74,6 +74,10 @@ class Projections:
         if attn.qkv.out_features != 3 * attn.qkv.in_features or attn.proj.in_features != attn.proj.out_features:
             qkv, proj = tuple(attn.qkv.weight.shape), tuple(attn.proj.weight.shape)
             return f'matrices that are not square: qkv {qkv}, proj {proj}'
+        # timm's options
+        for name in ('q_norm', 'k_norm', 'norm', 'gate'):
+            if not isinstance(getattr(attn, name, None), (nn.Identity, type(None))):
+                return f'{name} between its matrices'
         return 'v_shortcut=True' if getattr(attn, 'v_shortcut', False) else None
 
     def read(self, attn: nn.Module) -> AttentionWeights:

@@ -140,6 +140,8 @@ def test_what_is_left_is_told():
     assert f'left  layer2.0 (Bottleneck): matrices that do not mirror each other: {shapes}' in str(report)
     vit = mmpretrain('VisionTransformer', **VIT, layer_cfgs=dict(ffn_type='swiglu_fused'))
     assert 'left  layers.0.ffn (SwiGLUFFNFused): not a class that can be tied' in str(halvit_mm.tie_model(vit))
+    vit = timm.create_model('vit_tiny_patch16_224', img_size=64, depth=1, qk_norm=True)
+    assert 'left  blocks.0.attn (Attention): q_norm between its matrices' in str(halvit_mm.tie_model(vit))
     arch = dict(embed_dims=24, depths=[1] * 4, num_heads=[2, 4, 8, 16], extra_norm_every_n_blocks=0)
     swin = mmpretrain('SwinTransformerV2', arch=arch, window_size=[4] * 4)
     assert 'left  stages.0.blocks.0.attn.w_msa (WindowMSAV2): not a class' in str(halvit_mm.tie_model(swin))
