@@ -6,8 +6,8 @@ from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as ROOT_OPTIM_WRAPPER_C
 from mmengine.registry import RUNNERS as ROOT_RUNNERS
 from mmengine.registry import Registry
 
-MODELS = Registry('model', parent=ROOT_MODELS, scope='halvit_mm', locations=['halvit_mm.models'])
-HOOKS = Registry('hook', parent=ROOT_HOOKS, scope='halvit_mm', locations=['halvit_mm.engine'])
+MODELS = Registry('model', parent=ROOT_MODELS, scope='halvit_mm', locations=['halvit_mm.models', 'halvit_mm.tying'])
+HOOKS = Registry('hook', parent=ROOT_HOOKS, scope='halvit_mm', locations=['halvit_mm.engine', 'halvit_mm.tying'])
 RUNNERS = Registry('runner', parent=ROOT_RUNNERS, scope='halvit_mm', locations=['halvit_mm.engine'])
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     'optimizer wrapper constructor',

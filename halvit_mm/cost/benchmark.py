@@ -96,13 +96,7 @@ class Subject:
         Raises:
             UserError: If there is none, or it cannot be read.
         """
-        if '::' in self.path:
-            try:
-                cfg = Config.fromstring(f'_base_ = {self.path!r}', '.py')
-            except Exception as error:
-                raise UserError(f'config {self.path} cannot be read: {type(error).__name__}: {error}') from error
-        else:
-            cfg = load_config(self.path)
+        cfg = load_config(self.path)
         if 'train_cfg' in cfg.model and 'augments' in cfg.model.train_cfg:
             del cfg.model.train_cfg
         return cfg

@@ -124,7 +124,7 @@ def load_config(path: str, options: dict | None = None) -> Config:
     """Read a config and merge options from the command line into it.
 
     Args:
-        path (str): The file.
+        path (str): The file, or ``package::path`` for one that an installed package carries.
         options (dict, optional): Values by dotted key. Defaults to None.
 
     Returns:
@@ -133,10 +133,11 @@ def load_config(path: str, options: dict | None = None) -> Config:
     Raises:
         UserError: If there is no such file, or if it or one of its bases cannot be read.
     """
-    if not Path(path).is_file():
+    packaged = '::' in path
+    if not packaged and not Path(path).is_file():
         raise UserError(f'config {path} does not exist')
     try:
-        cfg = Config.fromfile(path)
+        cfg = Config.fromstring(f'_base_ = {path!r}', '.py') if packaged else Config.fromfile(path)
     except Exception as error:
         raise UserError(f'config {path} cannot be read: {type(error).__name__}: {error}') from error
     cfg.merge_from_dict(options or {})
@@ -166,7 +167,7 @@ def check_run(cfg: Config, tool: str, args: argparse.Namespace) -> None:
     if args.no_validate:
         loaders.remove('val_dataloader')
     for loader in loaders:
-        for path in _local_data(cfg.get(loader) or {}):
+        for path in local_data(cfg.get(loader) or {}):
             if not path.exists():
                 raise UserError(
                     f'{loader}: {path} does not exist (looked from {Path.cwd()}); put or link the data there, or name '
@@ -177,11 +178,18 @@ def check_run(cfg: Config, tool: str, args: argparse.Namespace) -> None:
                 check_coco(loader, dataset)
 
 
-def _local_data(cfg: dict) -> Iterator[Path]:
-    """Files and folders that the datasets in a config read, as far as they are local."""
+def local_data(cfg: dict) -> Iterator[Path]:
+    """Files and folders that the datasets in a config read, as far as they are local.
+
+    Args:
+        cfg (dict): Config of a data loader or a dataset, or a list of such.
+
+    Yields:
+        Path: Each of them, whether it is there or not.
+    """
     if isinstance(cfg, (list, tuple)):
         for item in cfg:
-            yield from _local_data(item)
+            yield from local_data(item)
     elif isinstance(cfg, dict):
         root = cfg.get('data_root')
         if root and '://' not in root:
@@ -190,7 +198,7 @@ def _local_data(cfg: dict) -> Iterator[Path]:
             parts = [*prefix.values()] if isinstance(prefix, dict) else [prefix]
             yield from (Path(root, part) for part in (*parts, cfg.get('ann_file') or '') if isinstance(part, str))
         for key in ('dataset', 'datasets'):
-            yield from _local_data(cfg.get(key) or ())
+            yield from local_data(cfg.get(key) or ())
 
 
 def _load_host_tool(host: str, tool: str) -> ModuleType:

@@ -11,7 +11,12 @@ from halvit_mm.errors import UserError
 
 
 def train_variant(command: Sequence[str], work_dir: Path, options: Sequence[str] = ()) -> float:
-    """Train and return the top-1 of the last validation.
+    """Train and return the top-1 of the last validation; see :func:`train_curve`."""
+    return [*train_curve(command, work_dir, options).values()][-1]
+
+
+def train_curve(command: Sequence[str], work_dir: Path, options: Sequence[str] = ()) -> dict[int, float]:
+    """Train and return the top-1 of every validation.
 
     Args:
         command (Sequence[str]): What trains, with the config: ``tools/dist_train.sh CONFIG RANKS``, or
@@ -20,7 +25,7 @@ def train_variant(command: Sequence[str], work_dir: Path, options: Sequence[str]
         options (Sequence[str]): ``KEY=VALUE``, merged into the config. Defaults to none.
 
     Returns:
-        float: The accuracy in percent.
+        dict[int, float]: The accuracy in percent by epoch.
 
     Raises:
         UserError: If the training fails.
@@ -37,4 +42,4 @@ def train_variant(command: Sequence[str], work_dir: Path, options: Sequence[str]
         raise UserError(f'the training in {work_dir} failed; see {log.name}')
     scalars = max(work_dir.glob('*/vis_data/scalars.json'), key=lambda path: path.stat().st_mtime)
     records = map(json.loads, scalars.read_text().splitlines())
-    return [record['accuracy/top1'] for record in records if 'accuracy/top1' in record][-1]
+    return {record['step']: record['accuracy/top1'] for record in records if 'accuracy/top1' in record}

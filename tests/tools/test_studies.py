@@ -29,6 +29,22 @@ def test_study_goes_on_from_what_it_has(folder):
     assert (folder / 'out/study_digits.png').is_file()
 
 
+def test_warm_start_study_tells_what_it_has(tmp_path):
+    runs = ('products + fit, distilled', 'mean, annealed')
+    curves = {f'{name}, seed {seed}': {'5': 90 + seed, '10': 95, '20': 99} for name in runs for seed in (0, 1)}
+    for seed in (0, 1):
+        curves[f'untied, seed {seed}'] = {'1': 50, '2': 98 + seed, '3': 98}
+        curves[f'from scratch, seed {seed}'] = {'1': 10, '2': 20, '3': 97 + 2 * seed}
+        curves.update({f'{start}, seed {seed}': {'0': 12.5} for start in ('mean', 'products + fit')})
+    (tmp_path / 'top1.json').write_text(json.dumps(curves))
+    tool = (sys.executable, ROOT / 'tools/study_warm_start.py', '--work-dir', tmp_path, '--seeds', '0', '1')
+    shown = run(*tool, '--starts', 'products + fit', '--recipes', 'distilled').stdout
+    assert '| untied | 98.00 ± 0.00 | 98.50 ± 0.71 | 2, 2 |' in shown
+    assert '| from scratch | 98.00 ± 1.41 | 98.00 ± 1.41 | 3, 3 |' in shown
+    assert '| products + fit | distilled | 12.50 ± 0.00 | 90.50 ± 0.71 | 95.00 ± 0.00 | 99.00 ± 0.00 |' in shown
+    assert "| mean | annealed | the twin's | 90.50" in run(*tool, '--starts', 'mean', '--recipes', 'annealed').stdout
+
+
 @pytest.mark.long
 def test_twins_are_compared(folder):
     short = folder / 'short.py'

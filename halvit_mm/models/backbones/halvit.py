@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from halvit_mm.registry import MODELS
 
-from ..layers import TiedFFN, TiedMultiheadAttention
+from ..layers import TiedFFN, TiedMultiheadAttention, let_deviate
 from ..layers.windows import join_windows, split_into_windows
 
 TIES = ('both', 'attn', 'ffn', 'none')
@@ -164,6 +164,9 @@ class HaLViT(VisionTransformer):
         pre_norm (bool): Whether the tokens are normalized in front of the first layer. Defaults to False.
         tie (str): Which part of a layer is tied: ``'both'``, ``'attn'``, ``'ffn'`` or ``'none'``. The last is
             the control: parameter for parameter and key for key a ``VisionTransformer``. Defaults to ``'both'``.
+        annealed (bool): Whether the tied matrices have deviations, from which
+            :class:`~halvit_mm.tying.AnnealTyingHook` takes the model from an untied one to a tied one. Defaults to
+            False.
         with_cp (bool): Whether each layer's activations are computed again in the backward pass instead of
             being kept. Defaults to False.
         window_size (int): Most patches along a side of a window, for large images: layers other than
@@ -177,7 +180,7 @@ class HaLViT(VisionTransformer):
 
     Raises:
         AssertionError: If ``arch`` or ``out_indices`` are not as above.
-        ValueError: If ``out_type``, ``tie``, ``frozen_stages``, ``layer_cfgs``, ``window_size`` or
+        ValueError: If ``out_type``, ``tie``, ``annealed``, ``frozen_stages``, ``layer_cfgs``, ``window_size`` or
             ``global_attn_layers`` are not as above.
         RuntimeError: On loading weights of which fewer than 90 % of this backbone's parameters can be filled.
 
@@ -224,6 +227,7 @@ class HaLViT(VisionTransformer):
         layer_cfgs: dict | Sequence[dict] = dict(),
         pre_norm: bool = False,
         tie: str = 'both',
+        annealed: bool = False,
         with_cp: bool = False,
         window_size: int = 0,
         global_attn_layers: Sequence[int] = (),
@@ -295,6 +299,8 @@ class HaLViT(VisionTransformer):
             layer = layer_type(**{**cfg, **layer_cfg})
             self.layers.append(drop_whole_images(layer) if self._has_windows(len(self.layers)) else layer)
 
+        if annealed:
+            let_deviate(self)
         self._pos_embeds = OrderedDict()
         self._register_load_state_dict_pre_hook(self._refuse_foreign_weights)
         self.frozen_stages = frozen_stages
@@ -324,7 +330,8 @@ class HaLViT(VisionTransformer):
         mmengine loads what fits and mentions the rest in a warning. Of a plain ViT's checkpoint only norms and
         embeddings fit a tied model, and it would train on as if it had been pretrained.
         """
-        own = {prefix + name: value.shape for name, value in self.state_dict().items()}
+        # Without deviations a model is merely tied.
+        own = {prefix + name: value.shape for name, value in self.state_dict().items() if '.deviation.' not in name}
         given = {name: value.shape for name, value in state_dict.items() if name.startswith(prefix)}
         unfilled = [name for name, shape in own.items() if given.get(name) != shape]
         if len(unfilled) <= 0.1 * len(own):
@@ -337,8 +344,8 @@ class HaLViT(VisionTransformer):
             )
         elif any(name.endswith(('attn.qkv.weight', 'ffn.layers.0.0.weight')) for name in unused):
             advice = (
-                "The weights are a plain ViT's. Build the model with tie='none' to use them as they are; "
-                'a tied model has no place for them and is trained from its own initialization.'
+                "The weights are a plain ViT's. Build the model with tie='none' to use them as they are, or make the "
+                'start of a tied model of them with tools/tie_checkpoint.py.'
             )
         elif any(name.endswith(('attn.q_weight', 'ffn.weight')) for name in unused):
             advice = f"The weights are a tied model's, and this one has tie={self.tie!r}. Build it with the same tie."

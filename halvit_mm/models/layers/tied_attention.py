@@ -8,10 +8,11 @@ from torch import Tensor, nn
 from halvit_mm.registry import MODELS
 
 from .transposed import transposed_linear
+from .two_ways import TwoWays
 
 
 @MODELS.register_module()
-class TiedMultiheadAttention(BaseModule):
+class TiedMultiheadAttention(TwoWays, BaseModule):
     """Multi-head self-attention with two matrices instead of four.
 
     With x one token of D features, and heads split off after each product as usual:
@@ -50,6 +51,8 @@ class TiedMultiheadAttention(BaseModule):
     Raises:
         ValueError: If ``num_heads`` does not divide ``embed_dims``.
     """
+
+    matrices = ('q_weight', 'kv_weight')
 
     def __init__(
         self,
@@ -102,11 +105,14 @@ class TiedMultiheadAttention(BaseModule):
         B, N, D = x.shape
         q_bias, k_bias, v_bias = (None,) * 3 if self.qkv_bias is None else self.qkv_bias.chunk(3)
 
+        query, output = self.two_ways('q_weight')
+        key, value = self.two_ways('kv_weight')
+
         tokens = x.reshape(B * N, D)
-        q = F.linear(tokens, self.q_weight, q_bias)
+        q = F.linear(tokens, query, q_bias)
         tokens = tokens.to(q.dtype)  # once; autocast would do it for each product
-        k = F.linear(tokens, self.kv_weight, k_bias)
-        v = transposed_linear(tokens, self.kv_weight, v_bias)
+        k = F.linear(tokens, key, k_bias)
+        v = transposed_linear(tokens, value, v_bias)
 
         # (B * N, D) -> (B, H, N, D / H), as views
         q, k, v = (t.view(B, N, self.num_heads, self.head_dims).transpose(1, 2) for t in (q, k, v))
@@ -114,7 +120,7 @@ class TiedMultiheadAttention(BaseModule):
         out = F.scaled_dot_product_attention(q, k, v, dropout_p=attn_drop, scale=self.qk_scale)
 
         out = out.transpose(1, 2).reshape(B * N, D)
-        out = transposed_linear(out, self.q_weight, self.proj_bias).view(B, N, D)
+        out = transposed_linear(out, output, self.proj_bias).view(B, N, D)
         return self.out_drop(self.gamma1(self.proj_drop(out)))
 
 

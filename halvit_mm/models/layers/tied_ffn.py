@@ -9,10 +9,11 @@ from halvit_mm.registry import MODELS
 
 from .tied_attention import build_layer_scale
 from .transposed import transposed_linear
+from .two_ways import TwoWays
 
 
 @MODELS.register_module()
-class TiedFFN(BaseModule):
+class TiedFFN(TwoWays, BaseModule):
     """Feed-forward network with one matrix instead of two: ``W^T F(W x + b_1) + b_2``.
 
     Source: "HaLViT: Half of the Weights are Enough" (CVPR 2024 Workshops) and "Do deep neural networks
@@ -42,6 +43,8 @@ class TiedFFN(BaseModule):
     Raises:
         ValueError: If ``num_fcs`` is not 2.
     """
+
+    matrices = ('weight',)
 
     def __init__(
         self,
@@ -91,8 +94,9 @@ class TiedFFN(BaseModule):
             Tensor: Of x's shape.
         """
         tokens = x.reshape(-1, self.embed_dims)
-        hidden = self.ffn_drop(self.activate(F.linear(tokens, self.weight, self.hidden_bias)))
-        out = self.ffn_drop(transposed_linear(hidden, self.weight, self.out_bias)).view(x.shape)
+        way_in, way_out = self.two_ways('weight')
+        hidden = self.ffn_drop(self.activate(F.linear(tokens, way_in, self.hidden_bias)))
+        out = self.ffn_drop(transposed_linear(hidden, way_out, self.out_bias)).view(x.shape)
         out = self.dropout_layer(self.gamma2(out))
         if not self.add_identity:
             return out

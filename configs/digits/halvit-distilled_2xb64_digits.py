@@ -1,0 +1,12 @@
+# The recommended fine-tuning: the untied twin teaches too. Its checkpoint and the start: docs/warm_start.md
+_base_ = 'halvit-warm_2xb64_digits.py'
+
+model = dict(
+    type='halvit_mm.DistilledClassifier',
+    teacher='halvit_mm::digits/halvit_2xb64_digits.py',
+    teacher_options={'model.backbone.tie': 'none'},
+    teacher_checkpoint='work_dirs/untied/epoch_100.pth',
+    feature=1.0,
+    feature_layers=[f'backbone.layers.{i}' for i in range(6)],
+)
+load_from = 'work_dirs/tied.pth'

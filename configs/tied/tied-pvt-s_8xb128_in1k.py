@@ -1,0 +1,4 @@
+# PVT-S with tied attention and feed-forward networks. Not trained here.
+_base_ = '../baselines/pvt-s_8xb128_in1k.py'
+
+model = dict(backbone=dict(type='halvit_mm.TiedModel', of='mmdet.PyramidVisionTransformer'))

@@ -1,0 +1,292 @@
+"""Changes of basis that leave a plain layer's function as it is, chosen so that its matrices come close to tied ones.
+
+Attention, head by head: for any invertible A and B
+
+- ``q = A W_q x + A b_q`` and ``k = A^-T W_k x + A^-T b_k`` have the products that they had,
+- ``v = B W_v x + B b_v`` goes through ``W_o B^-1`` to the output that it had.
+
+Besides, ``b_k`` adds the same to all scores of a query, which the softmax does not see, and ``b_v`` adds
+``W_o b_v`` to every output, which ``b_o`` can do as well: both biases may be 0.
+
+A feed-forward network: hidden units may change places and, where the activation is ReLU, grow by any positive factor
+that the second matrix takes back. The places do not matter to tying: W_1's rows and W_2's columns move together. GELU
+knows no factors, so that there a plain network is as close to a tied one as it can be.
+
+Close matrices are not close functions. Where A and B may be any invertible maps, those that bring the matrices closest
+let a few features grow and the others vanish: on a trained ViT the matrices agreed to 0.3, and what the tied attention
+made of its input was further off than without any change of basis. So A and B are either orthogonal and chosen by the
+matrices (:func:`align_attention`), or invertible and chosen by the products ``W_q^T W_k`` and ``W_o W_v`` of each head,
+which are all that an attention computes with (:func:`align_products`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+# Every round of Procrustes brings the matrices closer, or leaves them.
+ROUNDS = 100
+# Of L-BFGS
+STEPS = 200
+
+
+@dataclass
+class AttentionWeights:
+    """Matrices and biases of a plain attention, as ``nn.Linear`` holds them.
+
+    Attributes:
+        query, key, value, out (Tensor): Shape (D, D).
+        query_bias, key_bias, value_bias (Tensor): Shape (D, ); zeros where there are none.
+        out_bias (Tensor or None): Shape (D, ).
+        num_heads (int): Number of heads H.
+    """
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    out: Tensor
+    query_bias: Tensor
+    key_bias: Tensor
+    value_bias: Tensor
+    out_bias: Tensor | None
+    num_heads: int
+
+    def pairs(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """What is tied: ``W_q`` with ``W_o^T`` and ``W_k`` with ``W_v^T``, each of shape (D, D)."""
+        return {'q_weight': (self.query, self.out.T), 'kv_weight': (self.key, self.value.T)}
+
+    def products(self) -> tuple[Tensor, Tensor]:
+        """``W_q^T W_k`` and ``W_o W_v`` of each head, both of shape (H, D, D)."""
+        heads = (self.query, self.key, self.out.T, self.value)
+        query, key, out, value = (matrix.unflatten(0, (self.num_heads, -1)) for matrix in heads)
+        return query.mT @ key, out.mT @ value
+
+    def tied(self) -> 'AttentionWeights':
+        """The attention with the mean of each pair in place of both."""
+        query, key = ((way_in + way_out) / 2 for way_in, way_out in self.pairs().values())
+        return replace(self, query=query, key=key, value=key.T, out=query.T)
+
+
+@dataclass
+class FFNWeights:
+    """Matrices and biases of a plain feed-forward network.
+
+    Attributes:
+        way_in (Tensor): W_1, shape (M, D).
+        way_out (Tensor): W_2, shape (D, M).
+        hidden_bias (Tensor or None): Shape (M, ).
+        out_bias (Tensor or None): Shape (D, ).
+        scalable (bool): Whether the activation is ReLU and nothing stands between it and the matrices.
+    """
+
+    way_in: Tensor
+    way_out: Tensor
+    hidden_bias: Tensor | None
+    out_bias: Tensor | None
+    scalable: bool = False
+
+    def pairs(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """What is tied: ``W_1`` with ``W_2^T``, each of shape (M, D)."""
+        return {'weight': (self.way_in, self.way_out.T)}
+
+
+def misfit(way_in: Tensor, way_out: Tensor) -> float:
+    """Relative error of the best shared matrix: the mean of both, measured against them.
+
+    Args:
+        way_in (Tensor): W_1.
+        way_out (Tensor): W_2^T, of the same shape.
+
+    Returns:
+        float: 0 where they are the same, ``0.5 ** 0.5`` where they have nothing to do with each other.
+    """
+    both = (way_in.double().square().sum() + way_out.double().square().sum()).item()
+    return ((way_in.double() - way_out.double()).square().sum().item() / (2 * both)) ** 0.5 if both else 0.0
+
+
+def by_heads(maps: Tensor, rows: Tensor) -> Tensor:
+    """Apply a map to each head's rows.
+
+    Args:
+        maps (Tensor): Shape (H, d, d).
+        rows (Tensor): Shape (H * d, ...).
+
+    Returns:
+        Tensor: Of the shape of ``rows``.
+    """
+    return torch.einsum('hij,hj...->hi...', maps, rows.unflatten(0, maps.shape[:2])).flatten(0, 1)
+
+
+def change_basis(weights: AttentionWeights, query_maps: Tensor, value_maps: Tensor) -> AttentionWeights:
+    """Change the bases of queries and keys and of values and outputs; the attention computes what it computed.
+
+    Args:
+        weights (AttentionWeights): The attention.
+        query_maps (Tensor): A of each head, invertible, shape (H, d, d).
+        value_maps (Tensor): B of each head, invertible, shape (H, d, d).
+
+    Returns:
+        AttentionWeights: The same attention in the new bases.
+    """
+    key_maps = torch.linalg.inv(query_maps).mT
+    out_maps = torch.linalg.inv(value_maps).mT
+    return replace(
+        weights,
+        query=by_heads(query_maps, weights.query),
+        key=by_heads(key_maps, weights.key),
+        value=by_heads(value_maps, weights.value),
+        out=by_heads(out_maps, weights.out.T).T,
+        query_bias=by_heads(query_maps, weights.query_bias),
+        key_bias=by_heads(key_maps, weights.key_bias),
+        value_bias=by_heads(value_maps, weights.value_bias),
+    )
+
+
+def move_biases(weights: AttentionWeights) -> AttentionWeights:
+    """Drop the bias of the keys and move that of the values to the output; the attention computes what it computed.
+
+    Args:
+        weights (AttentionWeights): The attention.
+
+    Returns:
+        AttentionWeights: The same attention with ``b_k = 0`` and, where the output has a bias, ``b_v = 0``.
+    """
+    if weights.out_bias is None:
+        return replace(weights, key_bias=torch.zeros_like(weights.key_bias))
+    return replace(
+        weights,
+        key_bias=torch.zeros_like(weights.key_bias),
+        value_bias=torch.zeros_like(weights.value_bias),
+        out_bias=weights.out_bias + weights.out @ weights.value_bias,
+    )
+
+
+def align_attention(weights: AttentionWeights) -> AttentionWeights:
+    """Turn each head's bases so that ``W_q`` comes closest to ``W_o^T`` and ``W_k`` to ``W_v^T``.
+
+    First the sizes: A and B of all heads times one factor each make the norms of a pair as equal as they can be. Then
+    the directions, with A and B orthogonal: given B, the best A of a head is an orthogonal Procrustes problem
+    (Schönemann, Psychometrika 1966), and the other way round; they are solved in turn.
+
+    Args:
+        weights (AttentionWeights): The attention.
+
+    Returns:
+        AttentionWeights: The same attention in the new bases.
+    """
+    H = weights.num_heads
+    query, key, value, out = (
+        matrix.detach().double().unflatten(0, (H, -1))
+        for matrix in (weights.query, weights.key, weights.value, weights.out.T)
+    )
+    d = query.shape[1]
+    # (H, d, D) each. A enters the pairs as A q against B o, and A k against v^T B^T.
+    A = torch.eye(d, dtype=torch.double, device=query.device).expand(H, d, d)
+    B = A
+    for _ in range(ROUNDS):
+        A = _procrustes(_targets(query, key, B, out, value))
+        B = _procrustes(_targets(out, value, A, query, key))
+    # The norms: a W_q against W_o^T / b and W_k / a against b W_v^T ask for one product a b.
+    norms = [matrix.norm() for matrix in (query, key, value, out)]
+    product = ((norms[3] / norms[0]) * (norms[1] / norms[2])).sqrt().item()
+    if not 0 < product < float('inf'):
+        product = 1.0
+    dtype = weights.query.dtype
+    return change_basis(weights, (A * product**0.5).to(dtype), (B * product**0.5).to(dtype))
+
+
+def align_products(weights: AttentionWeights) -> AttentionWeights:
+    """Choose each head's bases so that the tied attention multiplies by what the plain one does.
+
+    A and B, any invertible maps, minimize the relative squared errors of ``S_q^T S_k`` and ``S_q^T S_v`` of all heads,
+    S being the mean of each pair, by L-BFGS from what :func:`align_attention` gives.
+
+    Args:
+        weights (AttentionWeights): The attention.
+
+    Returns:
+        AttentionWeights: The same attention in the new bases.
+    """
+    start = align_attention(weights)
+    matrices = {name: getattr(start, name).detach().double() for name in ('query', 'key', 'value', 'out')}
+    start = replace(start, **matrices)
+    wanted = [product.detach() for product in start.products()]
+    d = len(start.query) // weights.num_heads
+    identity = torch.eye(d, dtype=torch.double, device=start.query.device).repeat(weights.num_heads, 1, 1)
+    maps = [identity.clone().requires_grad_() for _ in range(2)]
+    optimizer = torch.optim.LBFGS(maps, max_iter=STEPS, history_size=20, line_search_fn='strong_wolfe')
+    biases = {name: getattr(start, name).double() for name in ('query_bias', 'key_bias', 'value_bias')}
+    start = replace(start, **biases)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        got = change_basis(start, *maps).tied().products()
+        loss = sum((g - w).square().sum() / w.square().sum() for g, w in zip(got, wanted))
+        loss.backward()
+        return loss
+
+    with torch.enable_grad():
+        optimizer.step(closure)
+    changed = change_basis(start, *(m.detach() for m in maps))
+    tensors = {name: value for name, value in vars(changed).items() if isinstance(value, Tensor)}
+    return replace(changed, **{name: value.to(weights.query.dtype) for name, value in tensors.items()})
+
+
+def _targets(own: Tensor, crossed: Tensor, other: Tensor, fellow: Tensor, crossing: Tensor) -> Tensor:
+    """What each head's map should bring its rows to, as products to be maximized: shape (H, d, d).
+
+    ``own`` is brought close to ``other fellow`` row by row, and ``crossed`` close to the transpose of
+    ``other crossing``, whose rows are its columns.
+    """
+    H, d, D = own.shape
+    pairs = torch.einsum('hij,hjn,hkn->hik', other, fellow, own)
+    # Columns of the turned crossing, as rows: (D, D) -> (H, d, D)
+    turned = torch.einsum('hij,hjn->hin', other, crossing).reshape(D, D).T.unflatten(0, (H, d))
+    return pairs + torch.einsum('hin,hkn->hik', turned, crossed)
+
+
+def _procrustes(products: Tensor) -> Tensor:
+    """The orthogonal R of each head with the largest ``trace(R^T M)``: shape (H, d, d) both."""
+    U, _, Vh = torch.linalg.svd(products)
+    return U @ Vh
+
+
+def align_ffn(weights: FFNWeights) -> FFNWeights:
+    """Give each hidden unit of a ReLU network one norm on both ways; any other network is left as it is.
+
+    Args:
+        weights (FFNWeights): The network.
+
+    Returns:
+        FFNWeights: The same network.
+    """
+    if not weights.scalable:
+        return weights
+    way_in, way_out = weights.way_in.norm(dim=1), weights.way_out.norm(dim=0)
+    factor = torch.where((way_in > 0) & (way_out > 0), (way_out / way_in).sqrt(), 1.0)
+    return replace(
+        weights,
+        way_in=weights.way_in * factor[:, None],
+        way_out=weights.way_out / factor,
+        hidden_bias=None if weights.hidden_bias is None else weights.hidden_bias * factor,
+    )
+
+
+def assign_units(similarity: Tensor, groups: int = 1) -> Tensor:
+    """Give each place the unit that fits it, so that the similarities add up to most.
+
+    Args:
+        similarity (Tensor): Of place i to unit j, shape (M, M).
+        groups (int): Places and units are cut into so many groups, and a unit stays in its own. Defaults to 1.
+
+    Returns:
+        Tensor: Number of the unit at each place, shape (M, ).
+    """
+    size = len(similarity) // groups
+    blocks: Sequence[Tensor] = [
+        similarity[start : start + size, start : start + size] for start in range(0, len(similarity), size)
+    ]
+    chosen = [torch.as_tensor(linear_sum_assignment(block.cpu(), maximize=True)[1]) for block in blocks]
+    return torch.cat([units + i * size for i, units in enumerate(chosen)]).to(similarity.device)

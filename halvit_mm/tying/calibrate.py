@@ -1,0 +1,146 @@
+"""Fit tied layers to the outputs of plain ones on images, and measure how far they are from them."""
+
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+
+import torch
+from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
+from torch import Tensor, nn
+
+from halvit_mm.models.layers import tied_modules
+
+
+class _Stop(Exception):
+    """The module's input is there; the rest of the model need not run."""
+
+
+def _first(output) -> Tensor:
+    return output[0] if isinstance(output, (tuple, list)) else output
+
+
+@torch.no_grad()
+def record(model: nn.Module, name: str, images: Iterable[Tensor]) -> list[tuple[tuple, dict, Tensor]]:
+    """What a module gets and gives as a model runs on images.
+
+    Args:
+        model (nn.Module): The model.
+        name (str): Name of the module.
+        images (Iterable[Tensor]): Batches, each of shape (B, C, H, W), as the backbone gets them.
+
+    Returns:
+        list[tuple]: For each batch the module's arguments, its keyword arguments and its output.
+    """
+    records = []
+
+    def hook(module: nn.Module, args: tuple, kwargs: dict, output) -> None:
+        records.append((args, kwargs, _first(output)))
+        raise _Stop
+
+    handle = model.get_submodule(name).register_forward_hook(hook, with_kwargs=True)
+    model.eval()
+    try:
+        for batch in images:
+            with suppress(_Stop):
+                model(batch)
+    finally:
+        handle.remove()
+    return records
+
+
+def output_error(plain: nn.Module, tied: nn.Module, name: str, images: Iterable[Tensor]) -> float:
+    """Relative error of a tied module's outputs where it gets what the plain one gets.
+
+    Args:
+        plain (nn.Module): The plain model.
+        tied (nn.Module): The tied model.
+        name (str): Name of the module in both.
+        images (Iterable[Tensor]): Batches, each of shape (B, C, H, W).
+
+    Returns:
+        float: Norm of the difference over the norm of the plain outputs, a shortcut from input to output left out.
+    """
+    module, reference = tied.get_submodule(name), plain.get_submodule(name)
+    error = norm = 0.0
+    for args, kwargs, _ in record(plain, name, images):
+        if 'identity' in inspect.signature(type(reference).forward).parameters:
+            kwargs = {**kwargs, 'identity': torch.zeros_like(args[0])}
+        with torch.no_grad():
+            expected, output = (_first(layer.eval()(*args, **kwargs)) for layer in (reference, module))
+        error += (output - expected).square().sum().item()
+        norm += expected.square().sum().item()
+    return (error / norm) ** 0.5
+
+
+def fit_units(
+    plain: nn.Module,
+    tied: nn.Module,
+    units: Sequence[str],
+    images: Sequence[Tensor],
+    steps: int = 300,
+    lr: float = 1e-3,
+    told: Callable[[str, float, float], None] = lambda name, before, after: None,
+) -> None:
+    """Fit the blocks of a tied model, one after another, to the outputs of the plain model's.
+
+    Least squares on outputs: what a block makes of the tied model's own input is brought to what the plain block makes
+    of the plain model's, so that it makes up for the errors of those in front of it. Matrices, biases and norms of the
+    block are fitted by Adam with a cosine schedule. Where the matrices have deviations, only the shared matrices are
+    fitted, and the deviations are then what the plain ones are beyond them: the model still is the plain one.
+
+    Args:
+        plain (nn.Module): The plain model.
+        tied (nn.Module): The tied model, started from it; it is changed.
+        units (Sequence[str]): Names of the blocks in both, in the order in which they run.
+        images (Sequence[Tensor]): Batches, each of shape (B, C, H, W).
+        steps (int): Steps for each block, a batch each. Defaults to 300.
+        lr (float): Learning rate of the first step. Defaults to 1e-3.
+        told (Callable): Called with the name and the relative errors before and after of each block.
+    """
+    owners = [module for _, module in tied_modules(tied) if hasattr(module, 'deviation')]
+    untied = [(owner, name, owner.two_ways(name)) for owner in owners for name in owner.matrices]
+    untied = [(owner, name, [matrix.detach().clone() for matrix in ways]) for owner, name, ways in untied]
+    for owner in owners:
+        owner.deviation.alpha.fill_(0)
+    for unit in units:
+        targets = [output for _, _, output in record(plain, unit, images)]
+        inputs = [(args, kwargs) for args, kwargs, _ in record(tied, unit, images)]
+        _fit(tied.get_submodule(unit), inputs, targets, steps, lr, bool(owners), lambda *e, unit=unit: told(unit, *e))
+    for owner, name, ways in untied:
+        with torch.no_grad():
+            for deviations, matrix in zip((owner.deviation.way_in, owner.deviation.way_out), ways):
+                deviations[name].copy_(matrix - getattr(owner, name))
+        owner.deviation.alpha.fill_(1)
+
+
+def _fit(module: nn.Module, inputs, targets, steps: int, lr: float, matrices_only: bool, told) -> None:
+    if matrices_only:
+        parameters = [getattr(owner, name) for _, owner in tied_modules(module) for name in owner.matrices]
+    else:
+        parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    module.eval()
+    before = _relative_error(module, inputs, targets)
+    # Statistics of what is fitted, but no dropout
+    for child in module.modules():
+        child.training = isinstance(child, _BatchNorm)
+    optimizer = torch.optim.Adam(parameters, lr)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    norm = sum(target.square().mean() for target in targets) / len(targets)
+    for step in range(steps):
+        (args, kwargs), target = inputs[step % len(inputs)], targets[step % len(inputs)]
+        with torch.enable_grad():
+            loss = (_first(module(*args, **kwargs)) - target).square().mean() / norm
+        optimizer.zero_grad()
+        loss.backward(inputs=parameters)
+        optimizer.step()
+        schedule.step()
+    module.eval()
+    told(before, _relative_error(module, inputs, targets))
+
+
+@torch.no_grad()
+def _relative_error(module: nn.Module, inputs, targets) -> float:
+    error = sum(
+        (_first(module(*args, **kwargs)) - target).square().sum() for (args, kwargs), target in zip(inputs, targets)
+    )
+    return (error / sum(target.square().sum() for target in targets)).sqrt().item()

@@ -1,0 +1,266 @@
+"""Turn the checkpoint of a plain model into the start of its tied form."""
+
+import copy
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.evaluator import Evaluator
+from mmengine.registry import DefaultScope
+from mmengine.runner import Runner
+from mmpretrain.registry import MODELS
+from torch import Tensor, nn
+
+from halvit_mm.engine.checkpoint import written_whole
+from halvit_mm.engine.runner import local_data
+from halvit_mm.errors import UserError
+from halvit_mm.models.layers import SharedBottleneckStage
+
+from .bases import misfit
+from .calibrate import fit_units, output_error
+from .layers import WAYS, is_tied, kind_of
+from .sources import differences, read_weights
+from .stages import fill_stage
+
+# Images on which outputs are compared
+COMPARED = 256
+
+
+@dataclass
+class TiedLayer:
+    """A module of the plain model that is tied in the other.
+
+    Attributes:
+        name (str): Its name in both.
+        weights (dict[str, float]): Relative error of each of its matrices; see :func:`~halvit_mm.tying.misfit`.
+    """
+
+    name: str
+    weights: dict[str, float]
+
+
+@torch.no_grad()
+def tie_weights(plain: nn.Module, tied: nn.Module, way: str = 'products') -> list[TiedLayer]:
+    """Fill a tied model with the weights of its plain form.
+
+    Args:
+        plain (nn.Module): The plain model.
+        tied (nn.Module): The tied one, in which a tied module has the name that it has in the plain one. It is changed;
+            if its matrices have deviations it computes what the plain one does when this is done.
+        way (str): As in :func:`~halvit_mm.tying.tie_model`. Defaults to ``'products'``.
+
+    Returns:
+        list[TiedLayer]: The tied layers.
+
+    Raises:
+        UserError: If the two are not of one shape, with the first keys and shapes that differ; nothing is changed.
+    """
+    pairs = [
+        (name, module, reference)
+        for name, module in tied.named_modules()
+        if (reference := dict(plain.named_modules()).get(name)) is not None and _is_tied_form(module, reference)
+    ]
+    if not pairs:
+        raise UserError('the target model has no tied layer where the source model has a plain one')
+    inside = tuple(f'{name}.' for name, *_ in pairs)
+    ours, given = tied.state_dict(), plain.state_dict()
+    told = differences(
+        *({name: v for name, v in state.items() if not name.startswith(inside)} for state in (ours, given))
+    )
+    for name, module, reference in pairs:
+        told = told or differences(*_forms(module, reference), prefix=f'{name}.')
+    if told:
+        raise UserError(f'the source model is not the plain form of the target model: {told}')
+
+    for name, value in ours.items():
+        if name in given and given[name].shape == value.shape:
+            value.copy_(given[name])
+    layers = []
+    for name, module, reference in pairs:
+        if isinstance(module, SharedBottleneckStage):
+            layers.append(TiedLayer(name, fill_stage(module, reference, way)))
+            continue
+        kind = kind_of(reference)
+        weights = WAYS[way](kind.read(reference))
+        kind.fill(module, weights)
+        layers.append(TiedLayer(name, {matrix: misfit(*ways) for matrix, ways in weights.pairs().items()}))
+    return layers
+
+
+def _is_tied_form(module: nn.Module, reference: nn.Module) -> bool:
+    if isinstance(module, SharedBottleneckStage):
+        return not isinstance(reference, SharedBottleneckStage)
+    return kind_of(reference) is not None and is_tied(module)
+
+
+def _forms(module: nn.Module, reference: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The state dicts of a tied module and of what the plain one becomes when it is tied, as far as they must agree."""
+    ours = {name: value for name, value in module.state_dict().items() if not name.startswith('deviation.')}
+    ours = {name: value for name, value in ours.items() if '.deviation.' not in name}
+    if isinstance(module, SharedBottleneckStage):
+        # The depthwise convolutions and the shared matrix have no counterpart.
+        ours = {
+            name: value for name, value in ours.items() if name[0].isdigit() and name[2:].startswith(('conv2', 'bn'))
+        }
+        theirs = reference.state_dict()
+        return ours, {name: theirs[name] for name in theirs if name[2:].startswith(('conv2', 'bn'))}
+    return ours, kind_of(reference).tie(copy.deepcopy(reference)).state_dict()
+
+
+def units_of(names: Sequence[str]) -> list[str]:
+    """The blocks that hold tied layers, such as encoder layers.
+
+    Args:
+        names (Sequence[str]): Names of the tied layers.
+
+    Returns:
+        list[str]: Names of what they are parts of, none within another.
+    """
+    parents = dict.fromkeys(name.rpartition('.')[0] or name for name in names)
+    return [name for name in parents if not any(name.startswith(f'{other}.') for other in parents)]
+
+
+def build_model(cfg: Config) -> nn.Module:
+    """Build a config's model as a runner does, with its data preprocessor.
+
+    Args:
+        cfg (Config): A config of mmpretrain's.
+
+    Returns:
+        nn.Module: The model.
+    """
+    model_cfg = copy.deepcopy(cfg.model)
+    if cfg.get('data_preprocessor'):
+        model_cfg.setdefault('data_preprocessor', cfg.data_preprocessor)
+    return MODELS.build(model_cfg)
+
+
+def load_plain(cfg: Config, checkpoint: str) -> nn.Module:
+    """Build a plain model with its trained weights.
+
+    Args:
+        cfg (Config): Its config.
+        checkpoint (str): Its weights: mmpretrain's, timm's or torchvision's; see
+            :func:`~halvit_mm.tying.sources.read_weights`.
+
+    Returns:
+        nn.Module: The model, in evaluation mode.
+
+    Raises:
+        UserError: If the weights do not fit, with the first keys and shapes that differ.
+    """
+    model, weights = build_model(cfg), read_weights(checkpoint)
+    if told := differences(model.state_dict(), weights):
+        raise UserError(f'{checkpoint} does not fit {cfg.filename}: {told}')
+    model.load_state_dict(weights, strict=False)
+    return model.eval()
+
+
+def read_images(model: nn.Module, loader_cfg: dict, number: int) -> list[Tensor]:
+    """Images of a data loader as a model's backbone gets them.
+
+    Args:
+        model (nn.Module): The model, whose data preprocessor normalizes them.
+        loader_cfg (dict): Config of the data loader.
+        number (int): Least number of images, if the loader has as many.
+
+    Returns:
+        list[Tensor]: Batches, each of shape (B, C, H, W).
+    """
+    batches, seen = [], 0
+    for data in Runner.build_dataloader(loader_cfg, seed=0):
+        batches.append(model.data_preprocessor(data, training=False)['inputs'])
+        seen += len(batches[-1])
+        if seen >= number:
+            break
+    return batches
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, cfg: Config) -> float:
+    """Top-1 of a classifier on a config's validation images.
+
+    Args:
+        model (nn.Module): The classifier.
+        cfg (Config): The config with ``val_dataloader`` and ``val_evaluator``.
+
+    Returns:
+        float: In percent.
+    """
+    loader = Runner.build_dataloader(cfg.val_dataloader)
+    evaluator = Evaluator(cfg.val_evaluator)
+    model.eval()
+    for data in loader:
+        evaluator.process(data_samples=model.val_step(data), data_batch=data)
+    return evaluator.evaluate(len(loader.dataset))['accuracy/top1']
+
+
+def tie_checkpoint(
+    source_cfg: Config,
+    checkpoint: str,
+    target_cfg: Config,
+    out: str,
+    way: str = 'products',
+    calibrate_cfg: Config | None = None,
+    images: int = 1024,
+    steps: int = 300,
+    lr: float = 1e-3,
+) -> None:
+    """Write the start of a tied model from a plain one's checkpoint, and print how far the two are apart.
+
+    Args:
+        source_cfg (Config): Config of the plain model.
+        checkpoint (str): Its weights.
+        target_cfg (Config): Config of the tied model.
+        out (str): File to write.
+        way (str): As in :func:`~halvit_mm.tying.tie_model`. Defaults to ``'products'``.
+        calibrate_cfg (Config, optional): Config whose training images the tied layers are fitted on. Defaults to None:
+            they are not fitted.
+        images (int): Number of those images. Defaults to 1024.
+        steps (int): Steps for each block. Defaults to 300.
+        lr (float): Learning rate of the fit. Defaults to 1e-3.
+
+    Raises:
+        UserError: If the weights do not fit the plain model, or that one the tied one, or if data is missing; nothing
+            is written then.
+    """
+    if not Path(out).absolute().parent.is_dir():
+        raise UserError(f'--out {out}: there is no folder {Path(out).absolute().parent}')
+    data_cfg = calibrate_cfg or target_cfg
+    missing = [path for name in ('train', 'val') for path in local_data(data_cfg.get(f'{name}_dataloader') or {})]
+    missing = [path for path in missing if not path.exists()]
+    if calibrate_cfg is not None and (missing or 'train_dataloader' not in data_cfg):
+        raise UserError(
+            f'--calibrate {data_cfg.filename}: {missing[0] if missing else "train_dataloader"} does not exist'
+        )
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        device = get_device()
+        plain = load_plain(source_cfg, checkpoint).to(device)
+        tied = build_model(target_cfg).to(device)
+        layers = tie_weights(plain, tied, way)
+        compared: Iterable[Tensor] = ()
+        if missing or 'val_dataloader' not in data_cfg:
+            print(f'No outputs and no accuracy: {missing[0] if missing else "val_dataloader"} does not exist.')
+        else:
+            compared = read_images(plain, data_cfg.val_dataloader, COMPARED)
+        print('relative errors of weights and outputs')
+        for layer in layers:
+            errors = [f'{name} {error:.3f}' for name, error in layer.weights.items()]
+            if compared:
+                errors.append(f'output {output_error(plain, tied, layer.name, compared):.3f}')
+            print(f'{layer.name}: {", ".join(errors)}', flush=True)
+        if calibrate_cfg is not None:
+            batches = read_images(plain, calibrate_cfg.train_dataloader, images)
+            print('relative error of the outputs of each block, before and after the fit')
+            units = units_of([layer.name for layer in layers])
+            fit_units(plain, tied, units, batches, steps, lr, lambda *told: print('{}: {:.3f} -> {:.3f}'.format(*told)))
+        if compared:
+            print(f'top-1 of the source model: {accuracy(plain, data_cfg):.2f} %')
+            print(f'top-1 before any fine-tuning: {accuracy(tied, data_cfg):.2f} %')
+    meta = dict(tied_from=Path(checkpoint).name, way=way, calibrated=calibrate_cfg is not None)
+    with written_whole(out) as part:
+        torch.save(dict(state_dict=tied.cpu().state_dict(), meta=meta), part)
+    print(f'written: {out}')

@@ -1,0 +1,153 @@
+"""Tie the attention, feed-forward networks and bottlenecks of any model of mmpretrain, mmdet or timm."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from mmengine.logging import print_log
+from torch import nn
+
+from halvit_mm.cost import count_parameters
+from halvit_mm.models.layers import TwoWays, let_deviate
+from halvit_mm.registry import MODELS
+
+from .layers import WAYS, is_tied, kind_of
+
+# What is in the name of a class that does a part's work
+_NAMES = dict(attn=('Attention', 'MSA'), ffn=('FFN', 'Mlp', 'MLP'), bottleneck=('Bottleneck', 'BasicBlock'))
+
+
+@dataclass
+class TieReport:
+    """What :func:`tie_model` did.
+
+    Attributes:
+        tied (list[tuple]): Name, class, parameters before and after of each module that was tied.
+        left (list[tuple]): Name, class and reason of each module that could have been tied and was not.
+        before (int): Parameters of the model.
+        after (int): Parameters of the model now.
+    """
+
+    tied: list[tuple[str, str, int, int]] = field(default_factory=list)
+    left: list[tuple[str, str, str]] = field(default_factory=list)
+    before: int = 0
+    after: int = 0
+
+    @property
+    def replaced(self) -> tuple[int, int]:
+        """tuple[int, int]: Parameters of the tied modules, before and after."""
+        return sum(row[2] for row in self.tied), sum(row[3] for row in self.tied)
+
+    def __str__(self) -> str:
+        lines = [f'tied  {name} ({kind}): {before:,} -> {after:,}' for name, kind, before, after in self.tied]
+        lines += [f'left  {name} ({kind}): {reason}' for name, kind, reason in self.left]
+        before, after = self.replaced
+        if before:
+            lines.append(
+                f'{len(self.tied)} modules tied: {before:,} -> {after:,} parameters ({after / before:.2f} times)'
+            )
+        lines.append(f'the model: {self.before:,} -> {self.after:,} parameters')
+        return '\n'.join(lines)
+
+
+def _within(name: str, root: str) -> bool:
+    return root in ('', name) or name.startswith(f'{root}.')
+
+
+def tie_model(
+    model: nn.Module,
+    attn: bool = True,
+    ffn: bool = True,
+    bottleneck: bool = True,
+    within: str | Sequence[str] = (),
+    way: str = 'products',
+) -> TieReport:
+    """Tie the layers of a model where they are; the model keeps its interface.
+
+    What is known: mmpretrain's ``MultiheadAttention`` (which becomes a HaLViT's), Swin's and Twins' attention,
+    torch's ``nn.MultiheadAttention`` (mmcv's, PVT's and DETR's), timm's ``Attention``, ``WindowAttention`` and
+    ``Mlp``, mmcv's ``FFN``, PVT's ``MixFFN``, the bottlenecks of ResNet and ResNeXt whose input is as wide as their
+    output. Everything else is left as it is, and the report says why.
+
+    A shared matrix starts as the mean of the two that it replaces.
+
+    Args:
+        model (nn.Module): A model that contains such layers; it is changed.
+        attn (bool): Whether attention is tied. Defaults to True.
+        ffn (bool): Whether feed-forward networks are tied. Defaults to True.
+        bottleneck (bool): Whether the 1x1 convolutions of a bottleneck are tied. Defaults to True.
+        within (str or Sequence[str]): Names of the modules within which is tied, such as ``'encoder'``. Defaults to
+            ``()``, which means everywhere.
+        way (str): What is done before the mean is taken, see :mod:`halvit_mm.tying.bases`: ``'mean'``: nothing;
+            ``'bases'``: changes of basis that bring the matrices closer; ``'products'``: changes of basis that bring
+            closer what an attention multiplies by. Defaults to ``'products'``.
+
+    Returns:
+        TieReport: What was tied, what was left and why, and parameters before and after.
+
+    Raises:
+        ValueError: If ``way`` or a name in ``within`` is unknown, or if nothing can be tied.
+    """
+    if way not in WAYS:
+        raise ValueError(f'way={way!r} is unknown; choose from {", ".join(map(repr, WAYS))}')
+    roots = (within,) if isinstance(within, str) else tuple(within) or ('',)
+    modules = dict(model.named_modules())
+    for root in roots:
+        if root not in modules:
+            raise ValueError(
+                f'within={root!r} is no module of the model; it has {", ".join(dict(model.named_children()))}'
+            )
+    parts = {part for part, wanted in dict(attn=attn, ffn=ffn, bottleneck=bottleneck).items() if wanted}
+    report = TieReport(before=count_parameters(model))
+    chosen = {name: module for name, module in modules.items() if any(_within(name, root) for root in roots)}
+    for name, module in chosen.items():
+        kind, title = kind_of(module), type(module).__name__
+        if kind is None or kind.part not in parts:
+            continue
+        if reason := kind.refusal(module):
+            report.left.append((name, title, reason))
+            continue
+        before, example, training = count_parameters(module), next(module.parameters()), module.training
+        weights = WAYS[way](kind.read(module))
+        tied = kind.tie(module).to(example).train(training)
+        kind.fill(tied, weights)
+        model.set_submodule(name, tied)
+        report.tied.append((name, title, before, count_parameters(tied)))
+    handled = [name for name, *_ in (*report.tied, *report.left)]
+    for name, module in chosen.items():
+        title = type(module).__name__
+        looks_like = {part for part, words in _NAMES.items() if any(word in title for word in words)}
+        known = any(_within(name, other) or _within(other, name) for other in handled)
+        if looks_like & parts and not known and not is_tied(module):
+            report.left.append((name, title, 'not a class that can be tied'))
+    if not report.tied:
+        raise ValueError(f'nothing in {type(model).__name__} could be tied:\n{report}')
+    report.after = count_parameters(model)
+    return report
+
+
+def _tied_model(of: str, tie: dict = dict(), annealed: bool = False, **model_cfg) -> nn.Module:
+    """A tied model or backbone of a host, by config.
+
+    ``dict(type='SwinTransformer', ...)`` becomes ``dict(type='halvit_mm.TiedModel', of='SwinTransformer', ...)``, in
+    any place of a config where a model or a part of it stands. The shared matrices start Xavier.
+
+    Args:
+        of (str): The host's type.
+        tie (dict): Arguments of :func:`tie_model` but ``way``. Defaults to ``dict()``.
+        annealed (bool): Whether the matrices have deviations; see :class:`AnnealTyingHook`. Defaults to False.
+        **model_cfg: Arguments of the host's type.
+
+    Returns:
+        nn.Module: The host's model, tied.
+    """
+    model = MODELS.build(dict(type=of, **model_cfg))
+    print_log(f'{of}:\n{tie_model(model, **tie, way="mean")}', logger='current')
+    for module in model.modules():
+        if isinstance(module, TwoWays):
+            module.reset_parameters()
+    if annealed:
+        let_deviate(model)
+    return model
+
+
+MODELS.register_module(name='TiedModel', module=_tied_model)

@@ -1,0 +1,155 @@
+"""Tie trained models of the handwritten digits in every way, fine-tune them in every way, and compare.
+
+For each seed the untied twin is trained, the tied model is trained from scratch, and every start is fine-tuned with
+every recipe. Each training is one process of one thread. Results are kept in WORK_DIR/top1.json; a second call goes on
+from there.
+"""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import mean, stdev
+from threading import Lock
+
+from halvit_mm.cost.report import markdown_table
+from halvit_mm.engine.variants import train_curve
+from halvit_mm.errors import UserError, told_in_one_line
+
+HERE = Path(__file__).parent
+CONFIGS = HERE.parent / 'configs/digits'
+SCRATCH = CONFIGS / 'halvit_2xb64_digits.py'
+WARM, DISTILLED = (CONFIGS / f'halvit-{name}_2xb64_digits.py' for name in ('warm', 'distilled'))
+UNTIED = 'model.backbone.tie=none'
+# The two ranks of the configs' names are one here.
+ONE_RANK = 'train_dataloader.batch_size=128'
+EPOCHS = (5, 10, 20)
+STARTS = {f'{way}{fit}': way for fit in ('', ' + fit') for way in ('mean', 'bases', 'products')}
+ANNEALED = ['model.backbone.annealed=True', 'default_hooks.tying.type=halvit_mm.AnnealTyingHook']
+RECIPES = ('plain', 'annealed', 'distilled', 'annealed, distilled')
+
+
+class Study:
+    """Trainings that are done once.
+
+    Args:
+        work_dir (Path): Where they go.
+    """
+
+    def __init__(self, work_dir: Path) -> None:
+        self.work_dir = work_dir
+        self.kept = work_dir / 'top1.json'
+        work_dir.mkdir(parents=True, exist_ok=True)
+        self.curves = json.loads(self.kept.read_text()) if self.kept.exists() else {}
+        self.lock = Lock()
+
+    def keep(self, key: str, curve: dict) -> None:
+        with self.lock:
+            self.curves[key] = {str(epoch): top1 for epoch, top1 in curve.items()}
+            self.kept.write_text(json.dumps(self.curves, indent=1) + '\n')
+
+    def folder(self, name: str, seed: int) -> Path:
+        return self.work_dir / f'{re.sub("[^a-z]+", "-", name)}_{seed}'
+
+    def train(self, name: str, config: Path, seed: int, options: list[str]) -> None:
+        """Train, unless it has been done, and keep the top-1 by epoch."""
+        key = f'{name}, seed {seed}'
+        if key not in self.curves:
+            options = [*options, ONE_RANK, f'randomness.seed={seed}', 'default_hooks.checkpoint.interval=1000']
+            self.keep(key, train_curve([str(HERE / 'train.py'), str(config)], self.folder(name, seed), options))
+        print(f'{key}: {[*self.curves[key].values()][-1]:.2f} %', flush=True)
+
+    def twin(self, seed: int) -> Path:
+        """Checkpoint of the untied twin."""
+        return max(self.folder('untied', seed).glob('epoch_*.pth'))
+
+    def tie(self, start: str, seed: int, annealed: bool) -> Path:
+        """Make a start of the untied twin, unless it has been made, and keep its top-1 as that of epoch 0."""
+        out = self.folder(f'start {start}{" annealed" if annealed else ""}', seed).with_suffix('.pth')
+        if out.exists():
+            return out
+        command = [sys.executable, HERE / 'tie_checkpoint.py', SCRATCH, self.twin(seed), WARM, '--out', out]
+        command += ['--way', STARTS[start], '--source-options', UNTIED]
+        command += ['--cfg-options', *ANNEALED[:1]] if annealed else []
+        command += ['--calibrate', WARM] if start.endswith('fit') else []
+        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, 'OMP_NUM_THREADS': '1'})
+        if done.returncode:
+            raise UserError(f'{out} could not be made: {done.stderr.strip().splitlines()[-1]}')
+        if not annealed:
+            self.keep(f'{start}, seed {seed}', {0: re.search(r'fine-tuning: ([\d.]+)', done.stdout)[1]})
+        return out
+
+    def start(self, start: str, seed: int) -> None:
+        """Keep the top-1 of a start, unless it is known."""
+        if f'{start}, seed {seed}' not in self.curves:
+            self.tie(start, seed, annealed=False)
+
+    def fine_tune(self, start: str, recipe: str, seed: int) -> None:
+        if f'{start}, {recipe}, seed {seed}' in self.curves:
+            return
+        annealed, distilled = 'annealed' in recipe, 'distilled' in recipe
+        options = [f'load_from={self.tie(start, seed, annealed)}', *(ANNEALED if annealed else [])]
+        if distilled:
+            options.append(f'model.teacher_checkpoint={self.twin(seed)}')
+        self.train(f'{start}, {recipe}', DISTILLED if distilled else WARM, seed, options)
+
+
+def summary(values: list[float]) -> str:
+    return f'{mean(values):.2f}' + (f' ± {stdev(values):.2f}' if len(values) > 1 else '')
+
+
+def report(curves: dict[str, dict[str, float]], seeds: list[int], starts: list[str], recipes: list[str]) -> str:
+    """Tables of what is known of the seeds."""
+    rows = []
+    for name in ('untied', 'from scratch'):
+        bests = [max(curves[f'{name}, seed {seed}'].items(), key=lambda item: item[1]) for seed in seeds]
+        lasts = [[*curves[f'{name}, seed {seed}'].values()][-1] for seed in seeds]
+        epochs = ', '.join(epoch for epoch, _ in bests)
+        rows.append((name, summary(lasts), summary([top1 for _, top1 in bests]), epochs))
+    base = markdown_table(['', 'last epoch', 'best', 'epochs of the best, by seed'], rows)
+    rows = []
+    for start in starts:
+        for recipe in recipes:
+            by_epoch = ([float(curves[f'{start}, {recipe}, seed {s}'][str(e)]) for s in seeds] for e in EPOCHS)
+            first = summary([float(curves[f'{start}, seed {seed}']['0']) for seed in seeds])
+            rows.append((start, recipe, "the twin's" if 'annealed' in recipe else first, *map(summary, by_epoch)))
+    headings = ['start', 'recipe', 'before', *(f'epoch {epoch}' for epoch in EPOCHS)]
+    return f'{base}\n\n{markdown_table(headings, rows)}'
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2, 3, 4], help='(default: 0 1 2 3 4)')
+    parser.add_argument('--starts', nargs='+', choices=[*STARTS], default=[*STARTS], help='(default: all)')
+    parser.add_argument('--recipes', nargs='+', choices=RECIPES, default=[*RECIPES], help='(default: all)')
+    parser.add_argument('--jobs', type=int, default=2, help='processes at a time (default: %(default)s)')
+    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/warm_start'), help='(default: %(default)s)')
+    args = parser.parse_args()
+
+    study = Study(args.work_dir.absolute())
+    every = ['train_cfg.val_interval=1']
+    with told_in_one_line(), ThreadPoolExecutor(args.jobs) as pool:
+        # What a start needs is there before the next lot begins.
+        lots = [
+            [(study.train, 'untied', SCRATCH, seed, [*every, UNTIED]) for seed in args.seeds]
+            + [(study.train, 'from scratch', SCRATCH, seed, every) for seed in args.seeds],
+            [(study.start, start, seed) for seed in args.seeds for start in args.starts],
+            [
+                (study.fine_tune, start, recipe, s)
+                for s in args.seeds
+                for start in args.starts
+                for recipe in args.recipes
+            ],
+        ]
+        for lot in lots:
+            for done in [pool.submit(*job) for job in lot]:
+                done.result()
+    print('', report(study.curves, args.seeds, args.starts, args.recipes), sep='\n')
+
+
+if __name__ == '__main__':
+    main()

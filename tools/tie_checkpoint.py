@@ -1,0 +1,50 @@
+"""Turn the checkpoint of a plain ViT, DeiT or ResNet into the start of its tied form, for a short fine-tuning.
+
+Prints the relative errors of each layer's weights and outputs, and the accuracy before any fine-tuning. Nothing is
+written where the checkpoint does not fit.
+"""
+
+import argparse
+
+from mmengine.config import DictAction
+
+from halvit_mm.errors import told_in_one_line
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('source_config', help="the plain model's: a file, or a name such as mmpretrain::deit/...")
+    parser.add_argument('source_checkpoint', help="its weights: mmpretrain's, timm's, DeiT's own or torchvision's")
+    parser.add_argument('target_config', help="the tied model's")
+    parser.add_argument('--out', required=True, metavar='FILE', help='checkpoint to write, for load_from')
+    parser.add_argument(
+        '--way', choices=['mean', 'bases', 'products'], default='products', help='(default: %(default)s)'
+    )
+    parser.add_argument(
+        '--calibrate', metavar='DATASET_CONFIG', help='fit the tied layers to the plain outputs on its training images'
+    )
+    parser.add_argument('--images', type=int, default=1024, help='images for --calibrate (default: %(default)s)')
+    parser.add_argument('--steps', type=int, default=300, help='steps of --calibrate a block (default: %(default)s)')
+    parser.add_argument('--lr', type=float, default=1e-3, help='learning rate of --calibrate (default: %(default)s)')
+    parser.add_argument('--source-options', nargs='+', action=DictAction, help='values merged into the source config')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='values merged into the target config')
+    args = parser.parse_args()
+    with told_in_one_line():
+        from halvit_mm.engine.runner import load_config
+        from halvit_mm.tying.checkpoint import tie_checkpoint
+
+        tie_checkpoint(
+            load_config(args.source_config, args.source_options),
+            args.source_checkpoint,
+            load_config(args.target_config, args.cfg_options),
+            args.out,
+            args.way,
+            load_config(args.calibrate) if args.calibrate else None,
+            args.images,
+            args.steps,
+            args.lr,
+        )
+
+
+if __name__ == '__main__':
+    main()
