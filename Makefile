@@ -2,6 +2,7 @@
 # make demo-det  the same for Mask R-CNN: a backbone, a detector, COCO's evaluation, drawn detections
 # make test    run the tests
 # make tables  measure what every model of the papers' tables costs, and write docs/tables.md
+# make deploy-table  export the models in every format and write the table in docs/deploy.md
 # make lint    check style
 # make setup   what the others begin with: .venv with the tested set, once
 
@@ -12,7 +13,7 @@ RANKS ?= 2
 DEMO_CONFIG := configs/digits/halvit_2xb64_digits.py
 DEMO_DIR := work_dirs/demo
 
-.PHONY: demo demo-det test tables lint setup
+.PHONY: demo demo-det test tables deploy-table lint setup
 
 setup:
 	@requirements/install.sh
@@ -32,6 +33,9 @@ test: setup
 
 tables: setup
 	PYTHONPATH=.venv/transformers python tools/make_tables.py
+
+deploy-table: setup
+	python tools/make_deploy_table.py
 
 lint: setup
 	ruff check .

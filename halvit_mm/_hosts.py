@@ -15,7 +15,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
 
-CLASSIFIERS = ('halvit', 'shared_resnet')
+CLASSIFIERS = ('halvit', 'shared_resnet', 'tied', 'warm_start')
 DETECTORS = ('mask_rcnn', 'retinanet')
 
 
