@@ -1,0 +1,187 @@
+"""No file executes anything: each carries a call that would leave a folder named ``executed``."""
+
+import os
+import pickle
+import sys
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.model import BaseModule
+from mmengine.runner import CheckpointLoader, load_checkpoint
+from safetensors.torch import save_file
+
+from halvit_mm.engine.loading import DamagedCheckpoint, load_file, read_only_data
+from halvit_mm.errors import UserError
+from tests.utils import run
+
+
+class Code:
+    def __reduce__(self):
+        return os.mkdir, ('executed',)
+
+
+class Evaluated:
+    def __reduce__(self):
+        return eval, ("__import__('os').mkdir('executed')",)
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    read_only_data()
+    yield
+    assert not (tmp_path / 'executed').exists()
+
+
+def reach_by_getattr() -> bytes:
+    """A pickle that takes mmengine 0.10.12's own list from one ``getattr`` to the next up to ``os.mkdir``."""
+    words = [b'\x80\x02']
+
+    def text(value: str) -> None:
+        words.append(b'X' + len(value).to_bytes(4, 'little') + value.encode())
+
+    def attribute(name: str) -> None:
+        text(name)
+        words.append(b'\x86R')
+
+    # All names in the module of HistoryBuffer become attributes of a HistoryBuffer.
+    words.append(b'cbuiltins\ngetattr\n' * 2)
+    words.append(b'cmmengine.logging.history_buffer\nHistoryBuffer\n')
+    words.append(b')\x81')
+    words.append(b'cbuiltins\ngetattr\ncbuiltins\ngetattr\ncmmengine.logging.history_buffer\nHistoryBuffer\n')
+    attribute('__init__')
+    attribute('__globals__')
+    words.append(b'b')
+    attribute('np')
+    attribute('__dict__')
+    words.append(b'.')
+    return b''.join(words)
+
+
+@pytest.mark.parametrize('code', [Code(), Evaluated()])
+@pytest.mark.parametrize('zipped', [True, False])
+def test_code_is_refused(code, zipped):
+    torch.save(dict(state_dict=dict(weight=code)), 'x.pth', _use_new_zipfile_serialization=zipped)
+    name = 'posix.mkdir' if isinstance(code, Code) else 'eval'
+    message = rf'x\.pth carries code \({name}\) and was not loaded; nothing .* --trust-checkpoint'
+    for load in (load_file, CheckpointLoader.load_checkpoint):
+        with pytest.raises(UserError, match=message) as error:
+            load('x.pth')
+        assert '\n' not in str(error.value)
+
+
+def test_plain_pickle_is_refused():
+    with open('x.pth', 'wb') as file:
+        pickle.dump(dict(state_dict=Code()), file)
+    with pytest.raises(UserError):
+        load_file('x.pth')
+
+
+def test_attributes_are_no_way_round():
+    with open('x.pth', 'wb') as file:
+        # torch's old format: magic number, protocol, system, then the object
+        for head in (0x1950A86A20F9469CFC6C, 1001, dict(little_endian=True)):
+            pickle.dump(head, file, protocol=2)
+        file.write(reach_by_getattr())
+        pickle.dump([], file, protocol=2)
+    with pytest.raises(UserError, match=r'carries code \(getattr'):
+        load_file('x.pth')
+    with pytest.raises(UserError, match=r'carries code \(getattr'):
+        CheckpointLoader.load_checkpoint('x.pth')
+
+
+def test_torchscript_is_refused():
+    torch.jit.script(torch.nn.Linear(2, 2)).save('x.pth')
+    with pytest.raises(UserError, match='carries code'):
+        load_file('x.pth')
+
+
+def test_text_of_a_config_is_left_out():
+    """mmengine executes ``meta['config']`` on resuming."""
+    torch.save(dict(meta=dict(config="import os; os.mkdir('executed')", cfg='kept', epoch=3)), 'x.pth')
+    assert load_file('x.pth')['meta'] == dict(cfg='kept', epoch=3)
+
+
+def test_every_way_of_loading(monkeypatch):
+    torch.save(dict(state_dict=OrderedDict(weight=Code())), 'x.pth')
+    model = BaseModule(dict(type='Pretrained', checkpoint='x.pth'))
+    with pytest.raises(UserError, match='carries code'):
+        model.init_weights()
+    with pytest.raises(UserError, match='carries code'):
+        load_checkpoint(torch.nn.Linear(2, 2), 'x.pth')
+    for weights_only in (None, False):
+        with pytest.raises(pickle.UnpicklingError):
+            torch.load('x.pth', weights_only=weights_only)
+    # A download is read from the cache that torch keeps.
+    cache = 'home/hub/checkpoints'
+    os.makedirs(cache)
+    os.rename('x.pth', f'{cache}/x.pth')
+    monkeypatch.setenv('TORCH_HOME', 'home')
+    with pytest.raises(UserError, match=r'http://127\.0\.0\.1/x\.pth carries code'):
+        CheckpointLoader.load_checkpoint('http://127.0.0.1/x.pth')
+
+
+def test_old_checkpoints_of_the_hosts():
+    buffer = HistoryBuffer([1.0, 2.0], [1, 1])
+    content = dict(
+        meta=dict(epoch=3, CLASSES=('a', 'b'), PALETTE=[(1, 2, 3)], hook_msgs={}, seed=np.int64(3)),
+        state_dict=OrderedDict(weight=torch.rand(2)),
+        optimizer=dict(state={0: dict(step=torch.tensor(1.0))}, param_groups=[dict(betas=(0.9, 0.999), params=[0])]),
+        message_hub=dict(
+            log_scalars=OrderedDict({'train/loss': buffer}),
+            runtime_info=OrderedDict(
+                best_score=np.float32(77.5), map=np.arange(3), flags=np.array([True]), part=slice(2)
+            ),
+        ),
+    )
+    torch.save(content, 'x.pth')
+    loaded = load_file('x.pth')
+    assert loaded['message_hub']['log_scalars']['train/loss'].mean() == 1.5
+    assert loaded['message_hub']['runtime_info']['best_score'] == np.float32(77.5)
+    # Written beside NumPy 1
+    with open('x.pth', 'rb') as file:
+        whole = file.read()
+    with torch.serialization.safe_globals([]):
+        torch.save(content, 'old.pth', _use_new_zipfile_serialization=False)
+    old = open('old.pth', 'rb').read()
+    assert b'numpy._core.multiarray' in old
+    with open('old.pth', 'wb') as file:
+        file.write(old.replace(b'numpy._core.multiarray', b'numpy.core.multiarray'))
+    assert load_file('old.pth')['meta']['seed'] == 3
+    assert whole
+
+
+def test_safetensors():
+    save_file(dict(weight=torch.arange(4.0)), 'x.safetensors')
+    assert torch.equal(load_file('x.safetensors')['weight'], torch.arange(4.0))
+    layer = torch.nn.Linear(4, 1, bias=False)
+    save_file(dict(weight=torch.ones(1, 4)), 'x.safetensors')
+    load_checkpoint(layer, 'x.safetensors')
+    assert layer.weight.sum() == 4
+    whole = open('x.safetensors', 'rb').read()
+    open('x.safetensors', 'wb').write(whole[:-3])
+    with pytest.raises(DamagedCheckpoint, match='not a whole safetensors file'):
+        load_file('x.safetensors')
+
+
+def test_files_that_are_no_checkpoints():
+    for content in (b'', b'hello', b'\x80', bytes(range(256)) * 8, pickle.dumps([1])):
+        open('x.pth', 'wb').write(content)
+        with pytest.raises(UserError, match=r'x\.pth'):
+            load_file('x.pth')
+    with pytest.raises(UserError, match=r'absent\.pth does not exist'):
+        load_file('absent.pth')
+    torch.save([1, 2], 'x.pth')
+    with pytest.raises(UserError, match='holds a list; a checkpoint is a dict'):
+        load_file('x.pth')
+
+
+def test_trust(tmp_path):
+    torch.save(dict(state_dict=Code()), 'x.pth')
+    program = "from halvit_mm.engine import *; read_only_data(trust=True); load_file('x.pth')"
+    run(sys.executable, '-c', program, cwd=tmp_path)
+    assert (tmp_path / 'executed').is_dir()
+    os.rmdir('executed')
