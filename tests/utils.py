@@ -89,6 +89,15 @@ def assert_identical(a, b, place: str = '') -> None:
         assert a == b, place
 
 
+def put_between_marks(path: Path, name: str, text: str) -> None:
+    """Replace what stands between ``<!-- NAME -->`` and ``<!-- end of NAME -->`` in a document."""
+    before, mark, rest = path.read_text().partition(f'<!-- {name} -->\n')
+    _, end, after = rest.partition(f'<!-- end of {name} -->')
+    assert mark, f'{path} has no mark {name}'
+    assert end, f'{path} has no end of {name}'
+    path.write_text(f'{before}{mark}\n{text}\n\n{end}{after}')
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(('', 0))

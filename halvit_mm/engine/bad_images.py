@@ -2,17 +2,19 @@
 
 import logging
 import os
-from pathlib import Path
+import warnings
 
 import mmcv
 from mmengine.dist import all_gather_object
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
 from mmengine.registry import DATASETS
 from mmengine.runner import Runner
+from PIL import Image
 from torch.utils.data import Dataset
 
-from halvit_mm.errors import RankError
+from halvit_mm.errors import RankError, UserError
 from halvit_mm.registry import HOOKS
 
 ACTIONS = ('stop', 'skip')
@@ -32,7 +34,8 @@ class BadImageError(RankError):
 def find_image_damage(path: str | os.PathLike) -> str | None:
     """Look whether a file is an image as far as can be told without decoding it.
 
-    OpenCV, which the hosts read with, fills up what a JPEG lacks with grey, without an error.
+    OpenCV, which the hosts read with, fills up what a JPEG lacks with grey, without an error. The end of JPEG and PNG
+    tells; files of other kinds are decoded, by Pillow.
 
     Args:
         path (str or PathLike): The file.
@@ -45,13 +48,23 @@ def find_image_damage(path: str | os.PathLike) -> str | None:
             head = file.read(8)
             if not head:
                 return 'is empty'
+            end = next((ENDS[start] for start in ENDS if head.startswith(start)), None)
             file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
             tail = file.read()
+    except FileNotFoundError:
+        return 'does not exist'
     except OSError as error:
         return f'cannot be read ({error.strerror})'
-    for start, end in ENDS.items():
-        if head.startswith(start) and end not in tail:
-            return 'is cut: its end is missing'
+    if end is not None:
+        return None if end in tail else 'is cut: its end is missing'
+    try:
+        with warnings.catch_warnings(), Image.open(path) as image:
+            warnings.simplefilter('ignore')
+            image.load()
+    except Image.UnidentifiedImageError:
+        return 'is no image'
+    except Exception as error:
+        return f'is no whole image ({error})'
     return None
 
 
@@ -92,7 +105,7 @@ class CheckedDataset(Dataset):
     def _read(self, index: int):
         info = self.dataset.get_data_info(index) if hasattr(self.dataset, 'get_data_info') else {}
         path = info.get('img_path')
-        if path is None or not Path(path).exists():
+        if path is None or '://' in path:
             return self.dataset[index]
         if damage := find_image_damage(path):
             raise BadImageError(f'{path} {damage}')
@@ -117,6 +130,26 @@ def _decodes(path: str) -> bool:
         return mmcv.imread(path) is not None
     except Exception:
         return False
+
+
+@HOOKS.register_module()
+class LabelHook(Hook):
+    """Refuse a classifier's training whose labels are not all classes of its head, before it begins."""
+
+    def before_train(self, runner: Runner) -> None:
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        classes = getattr(getattr(model, 'head', None), 'num_classes', None)
+        dataset = runner.train_dataloader.dataset
+        if classes is None or not hasattr(dataset, 'get_gt_labels'):
+            return
+        labels = dataset.get_gt_labels()
+        outside = ((labels < 0) | (labels >= classes)).nonzero()[0]
+        if len(outside):
+            path = dataset.get_data_info(int(outside[0])).get('img_path', f'number {outside[0]}')
+            raise UserError(
+                f'train_dataloader: image {path} has the label {labels[outside[0]]}; the head has {classes} classes, '
+                f'0 to {classes - 1}'
+            )
 
 
 @HOOKS.register_module()

@@ -45,7 +45,7 @@ class DamagedCheckpoint(UserError):
 def _statistic_of(owner: type, name: str) -> Callable:
     """Stands for ``getattr``, by which a ``HistoryBuffer`` names its own methods in a pickle."""
     if owner is not HistoryBuffer or name not in STATISTICS:
-        raise pickle.UnpicklingError(f'Unsupported global: GLOBAL getattr({owner}, {name!r})')
+        raise pickle.UnpicklingError('Unsupported global: GLOBAL getattr of something else')
     return getattr(owner, name)
 
 
@@ -179,12 +179,13 @@ def _why_not(path: str | os.PathLike, error: Exception) -> UserError:
     cause = ' '.join(str(error).split())
     for mark in ('Unsupported global: GLOBAL ', 'Trying to load unsupported GLOBAL '):
         if mark in cause:
-            name = cause.partition(mark)[2].split(' ')[0]
-            return UserError(_refusal(path, name))
+            return UserError(_refusal(path, cause.partition(mark)[2].split(' ')[0]))
     if 'Trying to call reduce' in cause or 'Can only create new object' in cause or 'Can only build' in cause:
         return UserError(_refusal(path, 'a function'))
     if 'TorchScript' in cause:
         return UserError(_refusal(path, 'a TorchScript program'))
+    # torch puts a page of advice around the reason.
+    cause = cause.rpartition('WeightsUnpickler error: ')[2].partition(' Check the documentation')[0]
     return DamagedCheckpoint(f'checkpoint {path} cannot be read ({type(error).__name__}: {cause[:200]})')
 
 

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from halvit_mm.errors import RankError, UserError, told_in_one_line
 from halvit_mm.registry import RUNNERS
 
-from .bad_images import BadImageHook, CheckedDataset
+from .bad_images import BadImageHook, CheckedDataset, LabelHook
 from .checkpoint import WholeCheckpointHook, check_writable, find_latest_checkpoint, read_seed, written_whole
 from .coco_check import check_coco, coco_datasets
 from .finite import FiniteStepHook, check_finite
@@ -100,6 +100,7 @@ class ResumableRunner(Runner):
         super().register_hooks(default_hooks, custom_hooks)
         options = reliability(self.cfg)
         self.register_hook(IterationSeedHook())
+        self.register_hook(LabelHook())
         self.register_hook(FiniteStepHook(options['not_finite']))
         if options['bad_images'] == 'skip':
             self.register_hook(BadImageHook())
