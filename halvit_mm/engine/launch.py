@@ -150,8 +150,9 @@ def main(argv: list[str]) -> None:
     if not torch.cuda.is_available():
         cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
         os.environ.setdefault('OMP_NUM_THREADS', str(max(1, cores // ranks)))
-    if restarts and nnodes > 1:
-        # Machines that come back meet again at the first one's port, and the ranks at a new one each time.
+    if restarts:
+        # Machines that come back meet again at the first one's port, and the ranks at a new one each time: in the store
+        # of the time before they would find the addresses of the dead.
         os.environ['TORCH_DISABLE_SHARE_RDZV_TCP_STORE'] = '1'
         meeting = [
             '--rdzv-backend=c10d',
