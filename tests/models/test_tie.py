@@ -38,7 +38,7 @@ def build_stage() -> SharedStageResNet:
 
 
 def assert_tied(model: HaLViT) -> None:
-    """One storage for each matrix, once in the state dict, and outputs as of the plain twin that has W and its transpose."""
+    """Each matrix is one storage, once in the state dict; the plain twin with W and its transpose gives the same."""
     fresh = build(tie=model.tie)
     state = {name: value for name, value in model.state_dict().items() if name in fresh.state_dict()}
     assert state.keys() == fresh.state_dict().keys()
@@ -49,9 +49,12 @@ def assert_tied(model: HaLViT) -> None:
     twin = VisionTransformer(**HALVIT)
     twin.load_state_dict(untie_state_dict(state))
     fresh.load_state_dict(state)
-    with torch.no_grad():
-        ours, theirs = (net.double().eval()(IMAGES.double())[0] for net in (fresh, twin))
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10)
+    outputs = []
+    for net in (fresh.double(), twin.double()):
+        net.eval()
+        with torch.no_grad():
+            outputs += net(IMAGES.double())
+    torch.testing.assert_close(*outputs, rtol=0, atol=1e-10)
 
 
 def step(model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
@@ -144,9 +147,7 @@ def decayed_by_layer(model):
         paramwise_cfg=dict(layer_decay_rate=0.5),
         constructor='mmpretrain.LearningRateDecayOptimWrapperConstructor',
     )
-    wrapped = nn.Sequential()
-    wrapped.backbone = model
-    optimizer = build_optim_wrapper(wrapped, cfg).optimizer
+    optimizer = build_optim_wrapper(model, cfg).optimizer
     held = [id(p) for group in optimizer.param_groups for p in group['params']]
     assert sorted(held) == sorted(id(p) for p in model.parameters())
     step(model, optimizer)

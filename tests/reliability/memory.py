@@ -2,8 +2,8 @@
 
     python -m tests.reliability.memory [--minutes 60] [--write]
 
-Prints the most that each rank held in each twelfth of the time, and how much more it was in the worst of them than in the
-second: the first is for the start. --write puts the table into docs/reliability.md.
+Prints the most that each rank held in each twelfth of the time, and how much more it was in the worst of them than in
+the second: the first is for the start. --write puts the table into docs/reliability.md.
 """
 
 import argparse
