@@ -14,6 +14,7 @@ from mmengine.runner import Runner
 from PIL import Image
 from torch.utils.data import Dataset
 
+from halvit_mm.arguments import checked
 from halvit_mm.errors import RankError, UserError
 from halvit_mm.registry import HOOKS
 
@@ -162,6 +163,7 @@ class BadImageHook(Hook):
         interval (int): Iterations after which the ranks tell each other of them. Defaults to 10.
     """
 
+    @checked
     def __init__(self, interval: int = 10) -> None:
         self.interval = interval
         self._new = set()

@@ -8,6 +8,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
+from halvit_mm.arguments import checked
 from halvit_mm.errors import UserError
 from halvit_mm.registry import HOOKS
 
@@ -33,6 +34,7 @@ class FiniteStepHook(Hook):
 
     priority = 'VERY_HIGH'
 
+    @checked
     def __init__(self, action: str = 'stop', max_in_row: int = 10) -> None:
         if action not in ACTIONS:
             raise ValueError(f"not_finite={action!r} is unknown; choose 'stop' or 'skip'")

@@ -12,6 +12,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import distributed as dist
 
+from halvit_mm.arguments import checked
 from halvit_mm.registry import HOOKS
 
 
@@ -32,6 +33,7 @@ class HangHook(Hook):
 
     priority = 'VERY_HIGH'
 
+    @checked
     def __init__(self, limit: float) -> None:
         if not limit > 0:
             raise ValueError(f'hang_limit={limit!r} is no number of seconds above 0')

@@ -139,8 +139,8 @@ class Summary:
         return (
             f'{self.kills} kills, {self.in_writing} of them while a checkpoint was being written; {self.resumed} '
             f'resumed. At most {self.most_lost} iterations were lost, of {INTERVAL} between two checkpoints. The last '
-            f'weights, moments and averages are {"" if self.same else "NOT "}those of the training that was not killed, bit for '
-            f'bit. {self.seconds / 60:.0f} minutes.'
+            f'weights, moments and averages are {"" if self.same else "NOT "}those of the training that was not '
+            f'killed, bit for bit. {self.seconds / 60:.0f} minutes.'
         )
 
 

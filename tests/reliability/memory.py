@@ -49,13 +49,13 @@ class TimedCheckpointHook(WholeCheckpointHook):
         return due
 
 
-def watch(folder: Path, minutes: float, seconds: float = 30) -> list[list[float]]:
+def watch(folder: Path, minutes: float, seconds: float) -> list[list[float]]:
     """Train for a time.
 
     Args:
         folder (Path): Folder to work in.
         minutes (float): How long.
-        seconds (float): Time between two checkpoints. Defaults to 30.
+        seconds (float): Time between two checkpoints.
 
     Returns:
         list[list[float]]: For each rank the most memory in each window, in MB.
@@ -94,12 +94,13 @@ def growth(row: list[float]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--minutes', type=float, default=60, help='(default: %(default)s)')
+    parser.add_argument('--seconds', type=float, default=30, help='between two checkpoints (default: %(default)s)')
     parser.add_argument('--write', action='store_true', help='put the table into docs/reliability.md')
     args = parser.parse_args()
     torch.set_num_threads(1)
     os.environ['OMP_NUM_THREADS'] = '1'
     folder = Path(tempfile.mkdtemp(prefix='memory'))
-    most = watch(folder, args.minutes)
+    most = watch(folder, args.minutes, seconds=args.seconds)
     header = ['most memory, MB', *(f'{args.minutes * (i + 1) / WINDOWS:g} min' for i in range(WINDOWS)), 'growth']
     rows = [
         [f'rank {i}', *(f'{value:.1f}' for value in row), f'{100 * growth(row):+.2f} %'] for i, row in enumerate(most)
