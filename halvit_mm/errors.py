@@ -10,13 +10,23 @@ class UserError(Exception):
     """Something that the user can put right; the message names the value at fault and what would be right."""
 
 
+class RankError(UserError):
+    """What one rank met and the others did not."""
+
+
 @contextmanager
 def told_in_one_line() -> Iterator[None]:
-    """End the process with exit code 2 and the message of a :class:`UserError`, told by the first rank only."""
+    """End the process with exit code 2 and the message of a :class:`UserError`.
+
+    All ranks meet the same error, and the first one tells it; a :class:`RankError` is told by the rank that met it.
+    """
     try:
         yield
     except UserError as error:
         ranks = (os.environ.get(name) for name in ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'))
-        if next((rank for rank in ranks if rank is not None), '0') == '0':
-            print(f'error: {error}', file=sys.stderr)
+        rank = next((rank for rank in ranks if rank is not None), None)
+        if isinstance(error, RankError) and rank is not None:
+            print(f'error: rank {rank}: {error}', file=sys.stderr, flush=True)
+        elif rank in (None, '0'):
+            print(f'error: {error}', file=sys.stderr, flush=True)
         sys.exit(2)

@@ -1,6 +1,7 @@
 """Child registries of mmengine's roots: ``halvit_mm.X`` is found from any OpenMMLab library."""
 
 from mmengine.registry import HOOKS as ROOT_HOOKS
+from mmengine.registry import LOOPS as ROOT_LOOPS
 from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as ROOT_OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.registry import RUNNERS as ROOT_RUNNERS
@@ -8,6 +9,7 @@ from mmengine.registry import Registry
 
 MODELS = Registry('model', parent=ROOT_MODELS, scope='halvit_mm', locations=['halvit_mm.models', 'halvit_mm.tying'])
 HOOKS = Registry('hook', parent=ROOT_HOOKS, scope='halvit_mm', locations=['halvit_mm.engine', 'halvit_mm.tying'])
+LOOPS = Registry('loop', parent=ROOT_LOOPS, scope='halvit_mm', locations=['halvit_mm.engine'])
 RUNNERS = Registry('runner', parent=ROOT_RUNNERS, scope='halvit_mm', locations=['halvit_mm.engine'])
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     'optimizer wrapper constructor',

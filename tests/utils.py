@@ -73,6 +73,31 @@ def assert_equal_gradients(ours: Mapping[str, Tensor], theirs: Mapping[str, Tens
         assert error <= tolerance, f'{name}: {error}'
 
 
+def assert_identical(a, b, place: str = '') -> None:
+    """Two contents of checkpoints are the same, bit for bit."""
+    if isinstance(a, Tensor):
+        assert torch.equal(a, b), place
+    elif isinstance(a, Mapping):
+        assert a.keys() == b.keys(), place
+        for key, value in a.items():
+            assert_identical(value, b[key], f'{place}/{key}')
+    elif isinstance(a, (list, tuple)):
+        assert len(a) == len(b), place
+        for i, (x, y) in enumerate(zip(a, b)):
+            assert_identical(x, y, f'{place}/{i}')
+    else:
+        assert a == b, place
+
+
+def put_between_marks(path: Path, name: str, text: str) -> None:
+    """Replace what stands between ``<!-- NAME -->`` and ``<!-- end of NAME -->`` in a document."""
+    before, mark, rest = path.read_text().partition(f'<!-- {name} -->\n')
+    _, end, after = rest.partition(f'<!-- end of {name} -->')
+    assert mark, f'{path} has no mark {name}'
+    assert end, f'{path} has no end of {name}'
+    path.write_text(f'{before}{mark}\n{text}\n\n{end}{after}')
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(('', 0))

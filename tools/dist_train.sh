@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Train on several GPUs, or on several CPU ranks where there is no GPU.
-#   tools/dist_train.sh CONFIG GPUS [arguments of train.py]
+#   tools/dist_train.sh CONFIG GPUS [--max-restarts N] [arguments of train.py]
 # On several machines, the same on each with NNODES, NODE_RANK, MASTER_ADDR and PORT in the environment.
 set -eu
 if [ $# -lt 2 ]; then

@@ -10,6 +10,7 @@ import sys
 from mmengine.config import DictAction
 
 from halvit_mm.engine.infer import infer
+from halvit_mm.engine.loading import read_only_data
 from halvit_mm.engine.runner import load_config
 from halvit_mm.errors import told_in_one_line
 
@@ -25,8 +26,12 @@ def main() -> None:
     )
     parser.add_argument('--device', help='such as cpu or cuda:1 (default: the accelerator, if there is one)')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='values merged into the config')
+    parser.add_argument(
+        '--trust-checkpoint', action='store_true', help='load a checkpoint that carries code, and execute it'
+    )
     args = parser.parse_args()
     with told_in_one_line():
+        read_only_data(trust=args.trust_checkpoint)
         cfg = load_config(args.config, args.cfg_options)
         skipped = infer(cfg, args.checkpoint, args.source, args.out, args.score_thr, args.device)
     if skipped:

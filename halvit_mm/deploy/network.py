@@ -12,7 +12,7 @@ from mmengine.registry import DATASETS, MODELS, DefaultScope
 from torch import Tensor, nn
 
 from halvit_mm.cost import is_detector
-from halvit_mm.engine.checkpoint import read_checkpoint
+from halvit_mm.engine.loading import load_file
 from halvit_mm.errors import UserError
 
 
@@ -68,7 +68,7 @@ def load_network(cfg: Config, checkpoint: str | None = None) -> Network:
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
         model = MODELS.build(cfg.model)
     if checkpoint is not None:
-        content = read_checkpoint(checkpoint)
+        content = load_file(checkpoint)
         fill(model, content.get('state_dict', content), checkpoint)
     return Network(model)
 

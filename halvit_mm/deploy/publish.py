@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from halvit_mm.engine.checkpoint import read_checkpoint
+from halvit_mm.engine.loading import load_file
 from halvit_mm.errors import UserError
 
 # What is told of a training: how results are named and shown, not where it ran
@@ -41,7 +41,7 @@ def publish(checkpoint: str | os.PathLike, out: str | os.PathLike) -> Path:
         raise UserError(f'--out {out}: choose a name that ends with .pth or .safetensors')
     if not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
         raise UserError(f'--out {out}: folder {out.parent} does not exist or cannot be written to')
-    content = read_checkpoint(checkpoint)
+    content = load_file(checkpoint)
     weights = content.get('state_dict', content)
     if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
         raise UserError(f'{checkpoint} holds no weights: it has the entries {", ".join(map(str, content))}')

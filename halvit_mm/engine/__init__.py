@@ -1,16 +1,30 @@
-from .checkpoint import find_latest_checkpoint
+from .bad_images import BadImageHook, CheckedDataset
+from .checkpoint import WholeCheckpointHook, find_latest_checkpoint
+from .finite import FiniteStepHook
 from .layer_decay import LayerDecayOptimWrapperConstructor
+from .loading import load_file, read_only_data
+from .loops import ResumableEpochTrainLoop, ResumableIterTrainLoop
 from .pretrained import PretrainedBackboneHook
 from .reproduce import IterationSeedHook, SeededDataset, SeededSampler
 from .runner import ResumableRunner, run_host_tool
+from .watch import HangHook
 
 __all__ = [
+    'BadImageHook',
+    'CheckedDataset',
+    'FiniteStepHook',
+    'HangHook',
     'IterationSeedHook',
     'LayerDecayOptimWrapperConstructor',
     'PretrainedBackboneHook',
+    'ResumableEpochTrainLoop',
+    'ResumableIterTrainLoop',
     'ResumableRunner',
     'SeededDataset',
     'SeededSampler',
+    'WholeCheckpointHook',
     'find_latest_checkpoint',
+    'load_file',
+    'read_only_data',
     'run_host_tool',
 ]

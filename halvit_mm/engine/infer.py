@@ -155,6 +155,8 @@ def infer(
                     if host == 'mmpretrain'
                     else Detector(cfg, checkpoint, device, score_thr)
                 )
+        except UserError:
+            raise
         except Exception as error:
             told = f'{type(error).__name__}: {" ".join(str(error).split())}'
             raise UserError(f'{checkpoint} cannot be loaded into the model of {cfg.filename}: {told}') from error

@@ -1,6 +1,8 @@
 """Ranks with and without GPUs: ``main`` starts them with torchrun, ``init_cpu_ranks`` joins them."""
 
+import argparse
 import os
+import signal
 import socket
 import subprocess
 from datetime import timedelta
@@ -123,6 +125,7 @@ def main(argv: list[str]) -> None:
             'too few arguments; usage: dist_train.sh CONFIG GPUS [...] or dist_test.sh CONFIG CHECKPOINT GPUS [...]'
         )
     script, ranks, *tool_argv = argv
+    restarts, tool_argv = _take_max_restarts(tool_argv)
     try:
         ranks, nnodes, node_rank, port = map(
             int, (ranks, *(os.environ.get(*pair) for pair in (('NNODES', 1), ('NODE_RANK', 0), ('PORT', 29500))))
@@ -133,20 +136,39 @@ def main(argv: list[str]) -> None:
 
     tool = Path(script).stem
     args = parse_tool_args(tool, tool_argv)
+    if restarts:
+        if tool != 'train' or args.resume not in (None, 'auto'):
+            raise UserError(
+                '--max-restarts resumes a training from the last checkpoint of its work_dir; it goes with train.py, '
+                'and without a file after --resume'
+            )
+        if args.resume is None:
+            tool_argv.append('--resume')
     check_ranks(ranks, node_rank, master_addr, port)
     check_run(load_config(args.config, args.cfg_options), tool, args)
 
     if not torch.cuda.is_available():
         cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
         os.environ.setdefault('OMP_NUM_THREADS', str(max(1, cores // ranks)))
+    if restarts:
+        # Machines that come back meet again at the first one's port, and the ranks at a new one each time: in the store
+        # of the time before they would find the addresses of the dead.
+        os.environ['TORCH_DISABLE_SHARE_RDZV_TCP_STORE'] = '1'
+        meeting = [
+            '--rdzv-backend=c10d',
+            f'--rdzv-endpoint={master_addr}:{port}',
+            f'--rdzv-id={port}',
+            f'--rdzv-conf=is_host={int(node_rank == 0)}',
+        ]
+    else:
+        meeting = [f'--node-rank={node_rank}', f'--master-addr={master_addr}', f'--master-port={port}']
     try:
         torchrun(
             [
                 f'--nnodes={nnodes}',
-                f'--node-rank={node_rank}',
-                f'--master-addr={master_addr}',
-                f'--master-port={port}',
+                *meeting,
                 f'--nproc-per-node={ranks}',
+                f'--max-restarts={restarts}',
                 script,
                 *tool_argv,
                 '--launcher=pytorch',
@@ -154,4 +176,17 @@ def main(argv: list[str]) -> None:
         )
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
-        raise UserError(f'rank {rank} ended with exit code {failure.exitcode}; what it said is above') from None
+        how = f'exit code {failure.exitcode}'
+        if failure.exitcode < 0:
+            how = f'signal {-failure.exitcode} ({signal.strsignal(-failure.exitcode)})'
+        raise UserError(f'rank {rank} ended with {how}; what it said is above') from None
+
+
+def _take_max_restarts(argv: list[str]) -> tuple[int, list[str]]:
+    """Take the one argument that is torchrun's out of the tool's."""
+    parser = argparse.ArgumentParser(prog='dist_train.sh', add_help=False, allow_abbrev=False)
+    parser.add_argument('--max-restarts', type=int, default=0)
+    args, others = parser.parse_known_args(argv)
+    if args.max_restarts < 0:
+        raise UserError(f'--max-restarts {args.max_restarts} is no number of restarts; 0 means none')
+    return args.max_restarts, others

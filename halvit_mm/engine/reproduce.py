@@ -9,6 +9,7 @@ that no state of a generator has to be kept, whatever the number of loader worke
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 
 import numpy as np
 import torch
@@ -18,6 +19,8 @@ from mmengine.registry import DATA_SAMPLERS, DATASETS
 from torch.utils.data import Dataset, Sampler
 
 from halvit_mm.registry import HOOKS
+
+from .loops import ResumableBatchSampler
 
 
 class SeededIndex(int):
@@ -47,12 +50,14 @@ class SeededSampler(Sampler):
         self.sample_seed = sample_seed
         self._epoch = 0
         self._skipped = 0
+        self._begin = 0
         self._rank, self._world_size = get_dist_info()
         if hasattr(self.sampler, 'skip'):
             self.skip = self._skip
 
     def __iter__(self) -> Iterator[SeededIndex]:
-        for i, index in enumerate(self.sampler, start=self._skipped):
+        begin, self._begin = self._begin, 0
+        for i, index in islice(enumerate(self.sampler, start=self._skipped), begin, None):
             # The samplers of the hosts deal a common list out to the ranks in turn: with the place in that list
             # a sample's seed is the same for any number of ranks.
             place = i * self._world_size + self._rank
@@ -65,6 +70,10 @@ class SeededSampler(Sampler):
         self._epoch = epoch
         if hasattr(self.sampler, 'set_epoch'):
             self.sampler.set_epoch(epoch)
+
+    def begin_at(self, num_samples: int) -> None:
+        """Leave out the first samples of the next epoch."""
+        self._begin = num_samples
 
     def _skip(self, num_samples: int) -> None:
         self.sampler.skip(num_samples)
@@ -126,11 +135,14 @@ def seed_by_place(dataloader: dict, seed: int) -> dict:
     Returns:
         dict: The new config.
     """
-    return {
+    seeded = {
         **dataloader,
         'dataset': dict(type=SeededDataset, dataset=dataloader['dataset']),
         'sampler': dict(type=SeededSampler, sampler=dataloader['sampler'], sample_seed=seed),
     }
+    if dataloader.get('batch_sampler') is not None:
+        seeded['batch_sampler'] = dict(type=ResumableBatchSampler, batch_sampler=dataloader['batch_sampler'])
+    return seeded
 
 
 def _seed_of(*place: int) -> int:

@@ -5,70 +5,167 @@ import gc
 import importlib.util
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
-from mmengine.dist import is_main_process
+from mmengine.dist import broadcast_object_list, init_dist, is_main_process
 from mmengine.fileio import LocalBackend, get_file_backend
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 from torch import distributed as dist
 from torch.utils.data import DataLoader
 
-from halvit_mm.errors import UserError, told_in_one_line
+from halvit_mm.errors import RankError, UserError, told_in_one_line
 from halvit_mm.registry import RUNNERS
 
-from .checkpoint import find_latest_checkpoint, read_seed, written_whole
+from .bad_images import BadImageHook, CheckedDataset, LabelHook
+from .checkpoint import WholeCheckpointHook, check_writable, find_latest_checkpoint, read_seed, written_whole
 from .coco_check import check_coco, coco_datasets
+from .finite import FiniteStepHook, check_finite
 from .launch import init_cpu_ranks
+from .loading import read_only_data
+from .loops import ResumableEpochTrainLoop, ResumableIterTrainLoop
 from .reproduce import IterationSeedHook, seed_by_place
+from .watch import HangHook
+
+_RESUMABLE_LOOPS = dict(EpochBasedTrainLoop=ResumableEpochTrainLoop, IterBasedTrainLoop=ResumableIterTrainLoop)
 
 
 @RUNNERS.register_module()
 class ResumableRunner(Runner):
     """mmengine's runner, on CPU ranks too, and with runs that can be cut anywhere and resumed.
 
-    It differs in three points:
+    It differs in these points:
 
     - without an accelerator the ranks talk over gloo;
-    - a checkpoint appears under its name only when it is whole, and resuming takes the last whole one;
+    - a checkpoint appears under its name only when it is whole and its weights are finite, none is deleted before, and
+      resuming takes the last whole one, in the middle of an epoch too;
     - augmentations, dropout and their like depend on the seed, the epoch, the sample's place and the iteration
-      alone (see :mod:`halvit_mm.engine.reproduce`), so that a resumed run repeats the one that was not cut.
+      alone (see :mod:`halvit_mm.engine.reproduce`), so that a resumed run repeats the one that was not cut;
+    - what :func:`reliability` reads in the config: steps that are not finite, images that cannot be read, ranks that
+      hang.
     """
 
     @classmethod
     def from_cfg(cls, cfg: Config) -> 'ResumableRunner':
         init_cpu_ranks(cfg)
+        if cfg.get('launcher', 'none') != 'none' and not dist.is_initialized():
+            # As mmengine does later: what to resume from is the first rank's to say.
+            init_dist(cfg.launcher, **cfg.get('env_cfg', {}).get('dist_cfg', {}))
+        options = reliability(cfg)
+        if cfg.get('train_dataloader'):
+            cfg.train_dataloader['bad_images'] = options['bad_images']
+        _from_the_first_rank(check_writable, cfg.work_dir)
         if cfg.get('resume'):
-            cfg.load_from = cfg.get('load_from') or find_latest_checkpoint(cfg.work_dir)
-            randomness = cfg.setdefault('randomness', {})
+            cfg.load_from, seed = _from_the_first_rank(_find_resumed, cfg)
             if cfg.load_from is None:
                 print_log(f'No whole checkpoint in {cfg.work_dir}: training starts from the beginning.')
                 cfg.resume = False
-            elif randomness.get('seed') is None:
+            elif '://' not in cfg.load_from and not Path(cfg.load_from).is_file():
+                raise RankError(
+                    f'checkpoint {cfg.load_from} does not exist on this machine; machines share the work_dir'
+                )
+            elif cfg.setdefault('randomness', {}).get('seed') is None:
                 # The samplers are built before the checkpoint is read.
-                randomness['seed'] = read_seed(cfg.load_from)
+                cfg.randomness['seed'] = seed
         return super().from_cfg(cfg)
 
     @staticmethod
     def build_dataloader(dataloader: DataLoader | dict, seed: int | None = None, diff_rank_seed: bool = False):
         if not isinstance(dataloader, DataLoader) and seed is not None:
+            dataloader = dict(dataloader)
+            bad_images = dataloader.pop('bad_images', 'stop')
+            dataloader['dataset'] = dict(type=CheckedDataset, dataset=dataloader['dataset'], bad_images=bad_images)
             dataloader = seed_by_place(dataloader, seed)
         return Runner.build_dataloader(dataloader, seed, diff_rank_seed)
 
+    def build_train_loop(self, loop: dict):
+        if isinstance(loop, dict):
+            loop = dict(loop)
+            name = loop.get('type') or ('EpochBasedTrainLoop' if loop.pop('by_epoch') else 'IterBasedTrainLoop')
+            loop['type'] = _RESUMABLE_LOOPS.get(str(name).rpartition('.')[2], name)
+        return super().build_train_loop(loop)
+
+    def register_default_hooks(self, hooks: dict | None = None) -> None:
+        hooks = dict(hooks or {})
+        checkpoint = hooks.setdefault('checkpoint', dict(type='CheckpointHook', interval=1))
+        if isinstance(checkpoint, dict) and str(checkpoint['type']).rpartition('.')[2] == 'CheckpointHook':
+            hooks['checkpoint'] = {**checkpoint, 'type': WholeCheckpointHook}
+        super().register_default_hooks(hooks)
+
     def register_hooks(self, default_hooks=None, custom_hooks=None) -> None:
         super().register_hooks(default_hooks, custom_hooks)
+        options = reliability(self.cfg)
         self.register_hook(IterationSeedHook())
+        self.register_hook(LabelHook())
+        self.register_hook(FiniteStepHook(options['not_finite']))
+        if options['bad_images'] == 'skip':
+            self.register_hook(BadImageHook())
+        if options['hang_limit'] is not None:
+            self.register_hook(HangHook(options['hang_limit']))
 
     def save_checkpoint(self, out_dir: str, filename: str, *args, **kwargs) -> None:
+        check_finite(self.model)
         if not isinstance(get_file_backend(out_dir, backend_args=kwargs.get('backend_args')), LocalBackend):
             super().save_checkpoint(out_dir, filename, *args, **kwargs)
         elif is_main_process():
             with written_whole(os.path.join(out_dir, filename)) as part:
                 super().save_checkpoint(out_dir, part.name, *args, **kwargs)
+
+
+def reliability(cfg: Config) -> dict:
+    """Read what a config says about faults, in the dict ``reliability``.
+
+    Args:
+        cfg (Config): The config. ``reliability`` may hold
+
+            - ``not_finite``: ``'stop'`` or ``'skip'``, for a step whose loss or gradients are not finite
+              (:class:`~halvit_mm.engine.finite.FiniteStepHook`);
+            - ``bad_images``: ``'stop'`` or ``'skip'``, for images that cannot be read, in training
+              (:class:`~halvit_mm.engine.bad_images.CheckedDataset`); elsewhere they always stop the run;
+            - ``hang_limit``: the longest that an iteration may take, in seconds
+              (:class:`~halvit_mm.engine.watch.HangHook`), or None.
+
+    Returns:
+        dict: All three; the defaults are ``'stop'``, ``'stop'`` and None.
+
+    Raises:
+        UserError: If there is another key, or a value that is none of these.
+    """
+    given = cfg.get('reliability') or {}
+    options = {**dict(not_finite='stop', bad_images='stop', hang_limit=None), **given}
+    if unknown := given.keys() - {'not_finite', 'bad_images', 'hang_limit'}:
+        raise UserError(f'reliability.{min(unknown)} is unknown; there are not_finite, bad_images and hang_limit')
+    for key in ('not_finite', 'bad_images'):
+        if options[key] not in ('stop', 'skip'):
+            raise UserError(f"reliability.{key}={options[key]!r} is unknown; choose 'stop' or 'skip'")
+    limit = options['hang_limit']
+    if limit is not None and not (isinstance(limit, (int, float)) and limit > 0):
+        raise UserError(f'reliability.hang_limit={limit!r} is no number of seconds above 0')
+    return options
+
+
+def _from_the_first_rank(function: Callable, *args):
+    """Call a function on the first rank, and return on every rank what it returned or raise what it raised."""
+    answer = [None, None]
+    if is_main_process():
+        try:
+            answer[0] = function(*args)
+        except UserError as error:
+            answer[1] = error
+    broadcast_object_list(answer)
+    if answer[1] is not None:
+        raise answer[1]
+    return answer[0]
+
+
+def _find_resumed(cfg: Config) -> tuple[str | None, int | None]:
+    """The checkpoint to resume from, and its training's seed."""
+    path = cfg.get('load_from') or find_latest_checkpoint(cfg.work_dir)
+    return path, None if path is None or '://' in path else read_seed(path)
 
 
 def run_host_tool(tool: str, argv: list[str] | None = None) -> None:
@@ -83,11 +180,12 @@ def run_host_tool(tool: str, argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     with told_in_one_line():
         args = parse_tool_args(tool, argv)
+        read_only_data(trust=args.trust_checkpoint)
         cfg = load_config(args.config, args.cfg_options)
         check_run(cfg, tool, args)
         module = _load_host_tool(cfg.get('default_scope', 'mmpretrain'), tool)
         module.Runner = ResumableRunner
-        sys.argv[1:] = argv
+        sys.argv[1:] = [word for word in argv if word != '--trust-checkpoint']
         module.main()
     if dist.is_initialized():
         # A thread of gloo's that is still busy as the interpreter ends aborts a rank that has done its work. The group
@@ -105,7 +203,7 @@ def parse_tool_args(tool: str, argv: list[str]) -> argparse.Namespace:
 
     Returns:
         argparse.Namespace: ``config``, ``checkpoint``, ``cfg_options``, ``amp``, ``auto_scale_lr``,
-            ``no_validate``, ``resume``.
+            ``no_validate``, ``resume``, and ``trust_checkpoint``, which the hosts do not know.
     """
     if {'-h', '--help'} & set(argv):
         _load_host_tool('mmpretrain', tool).parse_args()
@@ -117,6 +215,7 @@ def parse_tool_args(tool: str, argv: list[str]) -> argparse.Namespace:
     parser.add_argument('--auto-scale-lr', action='store_true')
     parser.add_argument('--no-validate', action='store_true')
     parser.add_argument('--resume', nargs='?', const='auto')
+    parser.add_argument('--trust-checkpoint', action='store_true')
     return parser.parse_known_args(argv)[0]
 
 
@@ -155,6 +254,7 @@ def check_run(cfg: Config, tool: str, args: argparse.Namespace) -> None:
     Raises:
         UserError: If data or a checkpoint is missing, or if an argument does not fit the config or the machine.
     """
+    reliability(cfg)
     checkpoint = args.checkpoint if tool == 'test' else args.resume if args.resume != 'auto' else None
     if checkpoint and '://' not in checkpoint and not Path(checkpoint).is_file():
         raise UserError(f'checkpoint {checkpoint} does not exist')

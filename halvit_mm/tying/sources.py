@@ -2,11 +2,10 @@
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 
-import torch
 from torch import Tensor
 
+from halvit_mm.engine.loading import load_file
 from halvit_mm.errors import UserError
 
 # timm's (and DeiT's own) names of a ViT
@@ -58,23 +57,11 @@ def read_weights(path: str) -> dict[str, Tensor]:
     Raises:
         UserError: If there is no such file, if it is no checkpoint, or if it holds anything but data.
     """
-    if not Path(path).is_file():
-        raise UserError(f'checkpoint {path} does not exist')
-    try:
-        if path.endswith('.safetensors'):
-            from safetensors.torch import load_file
-
-            return to_mmpretrain(load_file(path))
-        from mmengine.runner.checkpoint import get_torch_safe_globals
-
-        with torch.serialization.safe_globals(get_torch_safe_globals()):
-            content = torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as error:
-        raise UserError(f'checkpoint {path} cannot be read: {type(error).__name__}: {error}') from None
+    content = load_file(path)
     for key in ('state_dict', 'model'):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+        if isinstance(content.get(key), Mapping):
             content = content[key]
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+    if not all(isinstance(value, Tensor) for value in content.values()):
         raise UserError(f'checkpoint {path} holds no state dict')
     return to_mmpretrain({name.removeprefix('module.'): value for name, value in content.items()})
 

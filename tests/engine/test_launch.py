@@ -158,4 +158,5 @@ def test_arguments_of_the_host_are_left_to_it():
         auto_scale_lr=False,
         no_validate=False,
         resume=None,
+        trust_checkpoint=False,
     )

@@ -9,6 +9,7 @@ from mmengine.registry import DATA_SAMPLERS, DATASETS
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
+from halvit_mm.engine.loops import begin_at
 from halvit_mm.engine.reproduce import SeededDataset, SeededIndex, SeededSampler, seed_by_place
 
 
@@ -20,6 +21,9 @@ class NoisyNumbers(Dataset):
 
     def __len__(self):
         return 12
+
+    def get_data_info(self, index):
+        return dict(width=2 + index % 2, height=2 + index // 6)
 
     def __getitem__(self, index):
         return index, random.random(), np.random.rand(), torch.rand(1).item()
@@ -107,3 +111,16 @@ def test_skipping_keeps_the_places_of_what_follows():
     found = [next(iterator) for _ in range(12)]
     assert [(i, i.seed) for i in found] == [(i, i.seed) for i in expected]
     assert not hasattr(SeededSampler(NoisyNumbers(), dict(type='DefaultSampler'), sample_seed=0, seed=1), 'skip')
+
+
+@pytest.mark.parametrize('batch_sampler', [None, dict(type='mmdet.AspectRatioBatchSampler', drop_last=False)])
+def test_an_epoch_that_begins_later(batch_sampler):
+    """Batches before are left out, with mmdet's batches by aspect ratio too, and only in the next epoch."""
+    cfg = dict(batch_size=3, num_workers=0, dataset=dict(type='NoisyNumbers'), sampler=dict(type='DefaultSampler'))
+    data_loader = Runner.build_dataloader(seed_by_place({**cfg, 'batch_sampler': batch_sampler}, seed=3), seed=3)
+    whole = list(data_loader)
+    begin_at(data_loader, 2)
+    rest = list(data_loader)
+    assert len(whole) == len(data_loader) == 4
+    assert rest == whole[2:]
+    assert list(data_loader) == whole

@@ -251,7 +251,7 @@ class TestErrors:
 
     def test_weights(self, classifier, images, infer, tmp_path):
         line = self.told(infer, classifier[0], images / 'text.jpg', images, loading=True)
-        assert line.startswith(f'error: {images}/text.jpg cannot be loaded into the model of {classifier[0]}')
+        assert line.startswith(f'error: checkpoint {images}/text.jpg cannot be read')
         options = ['--cfg-options', 'model.backbone.tie=none']
         line = self.told(infer, *classifier, images, *options, loading=True)
         assert "this one has tie='none'. Build it with the same tie." in line

@@ -163,7 +163,7 @@ def test_files_that_are_no_checkpoints(tmp_path):
         read_weights(str(tmp_path / 'none.pth'))
     with pytest.raises(UserError, match=r'text\.pth cannot be read'):
         read_weights(str(tmp_path / 'text.pth'))
-    with pytest.raises(UserError, match=r'list\.pth holds no state dict'):
+    with pytest.raises(UserError, match=r'list\.pth holds a list'):
         read_weights(str(tmp_path / 'list.pth'))
 
 

@@ -13,6 +13,7 @@ from mmpretrain.models.utils import MultiheadAttention, build_norm_layer, resize
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from halvit_mm.arguments import checked
 from halvit_mm.registry import MODELS
 
 from ..layers import TiedFFN, TiedMultiheadAttention, let_deviate
@@ -206,6 +207,7 @@ class HaLViT(VisionTransformer):
         'large': dict(embed_dims=1024, num_layers=24, num_heads=16, feedforward_channels=4096),
     }
 
+    @checked
     def __init__(
         self,
         arch: str | dict = 'tiny',

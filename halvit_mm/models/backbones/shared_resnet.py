@@ -4,6 +4,7 @@ from mmpretrain.models.backbones import ResNet
 from mmpretrain.models.backbones.resnet import ResLayer
 from mmpretrain.models.backbones.resnext import Bottleneck as GroupedBottleneck
 
+from halvit_mm.arguments import checked
 from halvit_mm.registry import MODELS
 
 from ..layers import SharedBottleneckStage
@@ -70,6 +71,7 @@ class SharedStageResNet(ResNet):
         13460032
     """
 
+    @checked
     def __init__(
         self,
         depth: int,
@@ -101,6 +103,11 @@ class SharedStageResNet(ResNet):
     ) -> None:
         if isinstance(shared_stages, int):
             shared_stages = (shared_stages,)
+        for name, values in (('strides', strides), ('dilations', dilations)):
+            if len(values) != num_stages:
+                raise ValueError(f'{name}={values!r} has {len(values)} entries for num_stages={num_stages}')
+        if not out_indices or isinstance(out_indices, dict):
+            raise ValueError(f'out_indices={out_indices!r} is no sequence of stages')
         for stage in shared_stages:
             if not isinstance(stage, int) or not 0 <= stage < num_stages:
                 raise ValueError(

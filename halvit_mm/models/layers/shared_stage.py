@@ -12,6 +12,7 @@ from mmpretrain.models.backbones.resnet import Bottleneck, ResLayer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from halvit_mm.arguments import checked
 from halvit_mm.registry import MODELS
 
 
@@ -290,6 +291,7 @@ class SharedBottleneckStage(ResLayer):
             if ``style`` is unknown or if ``drop_path_rate`` has not one entry a block.
     """
 
+    @checked
     def __init__(
         self,
         num_blocks: int,

@@ -5,6 +5,7 @@ from mmengine.model import BaseModule
 from mmpretrain.models.utils import LayerScale
 from torch import Tensor, nn
 
+from halvit_mm.arguments import checked
 from halvit_mm.registry import MODELS
 
 from .transposed import transposed_linear
@@ -54,6 +55,7 @@ class TiedMultiheadAttention(TwoWays, BaseModule):
 
     matrices = ('q_weight', 'kv_weight')
 
+    @checked
     def __init__(
         self,
         embed_dims: int,

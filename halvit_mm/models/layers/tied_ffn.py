@@ -5,6 +5,7 @@ from mmcv.cnn.bricks.drop import build_dropout
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from halvit_mm.arguments import checked
 from halvit_mm.registry import MODELS
 
 from .tied_attention import build_layer_scale
@@ -46,6 +47,7 @@ class TiedFFN(TwoWays, BaseModule):
 
     matrices = ('weight',)
 
+    @checked
     def __init__(
         self,
         embed_dims: int = 256,

@@ -5,6 +5,7 @@ from mmengine.model import BaseModule, ModuleList
 from mmpretrain.models.utils import build_norm_layer
 from torch import Tensor, nn
 
+from halvit_mm.arguments import checked
 from halvit_mm.registry import MODELS
 
 MODES = ('interpolate', 'deconv')
@@ -48,6 +49,7 @@ class ViTPyramid(BaseModule):
         [(1, 384, 56, 56), (1, 384, 28, 28), (1, 384, 14, 14), (1, 384, 7, 7)]
     """
 
+    @checked
     def __init__(
         self,
         in_channels: int,
