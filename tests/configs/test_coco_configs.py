@@ -1,3 +1,4 @@
+import json
 import logging
 import re
 import sys
@@ -18,11 +19,12 @@ from torch import nn
 from halvit_mm.engine import LayerDecayOptimWrapperConstructor, PretrainedBackboneHook
 from halvit_mm.engine.runner import load_config
 from halvit_mm.models import HaLViT
-from tests.configs.test_configs import CONFIGS, groups_of
+from tests.configs.test_configs import CONFIGS, INDEX, groups_of
 from tests.utils import ROOT, run
 
 COCO = [path for path in CONFIGS if path.parent.name in ('mask_rcnn', 'retinanet') or path.stem.startswith('mask-rcnn')]
 FOLDER = ROOT / 'configs/mask_rcnn'
+INDEXED = {ROOT / entry['Config']: entry['Metadata'] for entry in INDEX if entry['Name'].endswith('_coco')}
 
 
 @pytest.fixture(autouse=True)
@@ -53,6 +55,10 @@ def test_builds_and_learns(path):
         assert cfg.default_hooks.checkpoint.max_keep_ckpts == 3
     cfg.model.backbone.pop('init_cfg', None)
     model = MODELS.build(cfg.model)
+    ours = cfg.model.backbone.type.startswith('halvit_mm')
+    assert (path in INDEXED) == (ours and path.parent.name != 'digits')
+    if path in INDEXED:
+        assert INDEXED[path]['Parameters'] == parameters(model)
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     assert trained <= groups_of(cfg, model).keys()
 
@@ -89,6 +95,20 @@ def test_builds_and_learns(path):
 def test_parameters_in_all(name, millions):
     model = MODELS.build(load(f'mask-rcnn_{name}_fpn_1x_coco').model)
     assert parameters(model) / 1e6 == pytest.approx(millions, abs=0.06 if millions == round(millions, 1) else 6e-4)
+
+
+def test_index_counts_as_the_tables_do():
+    """A forward pass at 800 x 1333 takes long; the tables' tool has done it."""
+    published = json.loads((ROOT / 'docs/published.json').read_text())['tables']
+    measured = json.loads((ROOT / 'docs/tables.json').read_text())
+    compared = 0
+    for table, result in zip(published, measured, strict=True):
+        for row in table['rows']:
+            entry = INDEXED.get(ROOT / 'configs' / row.get('config', ''))
+            if entry is not None:
+                assert entry['FLOPs'] == result['measured'][row['method']]['macs']
+                compared += 1
+    assert compared == 4
 
 
 def test_twin_by_one_field():
