@@ -24,8 +24,8 @@ SIZES = (
 SIZES += ('stride', 'strides', 'dilation', 'dilations', 'interval')
 SHARES = ('_drop', '_rate')
 PARTS = ('norm_cfg', 'act_cfg', 'conv_cfg', 'dropout_layer')
-# 0 means none
-MAY_BE_ZERO = ('window_size',)
+# Refused by the class itself, with the reason
+OWN = ('window_size', 'num_heads', 'groups', 'in_stride', 'out_strides')
 
 
 def checked(init: Callable) -> Callable:
@@ -55,7 +55,7 @@ def checked(init: Callable) -> Callable:
                 if isinstance(number, numbers.Integral) and number >= 2**31:
                     raise ValueError(f'{place} is too large')
                 if isinstance(number, numbers.Real) and name.endswith(SIZES):
-                    if number < (name not in MAY_BE_ZERO):
+                    if number < 1 and name not in OWN:
                         raise ValueError(f'{place} is too small')
                 elif isinstance(number, numbers.Real) and name.endswith(SHARES) and not 0 <= number <= 1:
                     raise ValueError(f'{place} is no share from 0 to 1')

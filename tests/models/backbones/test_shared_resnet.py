@@ -195,7 +195,6 @@ def test_layer_depth(depth, prefix):
     [
         (dict(shared_stages=(2, 4)), r'shared_stages=\(2, 4\) names stage 4; the 4 stages are 0, 1, 2, 3'),
         (dict(shared_stages=-1), r'names stage -1'),
-        (dict(shared_stages='23'), r"names stage '2'"),
         (dict(depth=18), 'depth=18 has no 1x1 convolutions to share.*50, 101 or 152'),
         (dict(depth=34, shared_stages=(), groups=2), 'no grouped form'),
         (dict(groups=0), 'groups=0 and width_per_group=4 must be at least 1'),
