@@ -4,6 +4,7 @@ import sys
 
 import pytest
 from mmdet.apis import DetInferencer
+from mmengine.registry import DefaultScope
 from mmpretrain import ImageClassificationInferencer, get_model, list_models
 
 import halvit_mm  # noqa: F401 - makes our models known
@@ -32,8 +33,10 @@ def test_inferencer_of_classifiers():
 
 @pytest.mark.parametrize('name', ['mask-rcnn_resnet50-pe1_fpn_1x_coco'])
 def test_inferencer_of_detectors(name):
-    assert isinstance(DetInferencer(name, device='cpu', show_progress=False).model.backbone, SharedStageResNet)
-    listed = DetInferencer.list_models('mmdet', '.*halvit.*')
+    # Else the host's scope would stay behind.
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        assert isinstance(DetInferencer(name, device='cpu', show_progress=False).model.backbone, SharedStageResNet)
+        listed = DetInferencer.list_models('mmdet', '.*halvit.*')
     assert 'mask-rcnn_halvit-medium_fpn_1x_coco' in listed
     assert len(listed) == len({*listed})
 

@@ -65,10 +65,11 @@ def class_attention(backbone: VisionTransformer, images: Tensor) -> Tensor:
         extra = backbone.num_extra_tokens
         found.append(weights[:, :, 0, extra:] if extra else weights.mean(2))
 
+    backbone.eval()  # which returns nothing in mmpretrain's
     hooks = [layer.attn.register_forward_pre_hook(keep) for layer in backbone.layers]
     try:
         with torch.no_grad():
-            backbone.eval()(images)
+            backbone(images)
     finally:
         for hook in hooks:
             hook.remove()

@@ -4,6 +4,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from halvit_mm.arguments import checked
 from halvit_mm.models.layers import tied_modules
 from halvit_mm.registry import HOOKS
 
@@ -32,6 +33,7 @@ class AnnealTyingHook(Hook):
     # Behind the averaging of weights, which puts its own into a checkpoint
     priority = 'LOW'
 
+    @checked
     def __init__(self, end: float = 0.5, schedule: str = 'cosine') -> None:
         if not 0 < end <= 1:
             raise ValueError(f'end={end} must be a share of the training, above 0 and at most 1')

@@ -34,9 +34,12 @@ RIGHT = {
     'FiniteStepHook': (dict(), None),
     'BadImageHook': (dict(), None),
     'HangHook': (dict(limit=10.0), None),
+    'AnnealTyingHook': (dict(), None),
 }
 # Without arguments of their own
 HOSTS = {'GlobalAveragePooling', 'WholeCheckpointHook', 'ResumableEpochTrainLoop', 'ResumableIterTrainLoop'}
+# Takes a host's arguments too; its own are tried in tests/tying/test_distill.py.
+HOSTS |= {'DistilledClassifier'}
 HOSTS |= {'IterationSeedHook', 'LabelHook', 'PretrainedBackboneHook', 'LearningRateDecayOptimWrapperConstructor'}
 
 
