@@ -109,11 +109,27 @@ class Training:
         """Whether a rank has ended by itself; an error raises."""
         pid, status = os.waitpid(-1, os.WNOHANG)
         if pid:
-            self.ranks.remove(pid)
-            if os.waitstatus_to_exitcode(status):
-                self.kill()
-                raise RuntimeError(f'a rank ended with status {os.waitstatus_to_exitcode(status)}')
+            self._ended(pid, status)
         return bool(pid)
+
+    def _ended(self, rank: int, status: int) -> None:
+        self.ranks.remove(rank)
+        if os.waitstatus_to_exitcode(status):
+            self.kill()
+            raise RuntimeError(f'a rank ended with status {os.waitstatus_to_exitcode(status)}')
+
+    def stop(self) -> None:
+        """Hold the ranks where they are; return once they stand still."""
+        for rank in self.ranks:
+            os.kill(rank, signal.SIGSTOP)
+        for rank in tuple(self.ranks):
+            _, status = os.waitpid(rank, os.WUNTRACED)
+            if not os.WIFSTOPPED(status):
+                self._ended(rank, status)
+
+    def go_on(self) -> None:
+        for rank in self.ranks:
+            os.kill(rank, signal.SIGCONT)
 
     def kill(self) -> None:
         for rank in self.ranks:
@@ -175,6 +191,18 @@ def wait_for(condition: Callable[[], object], training: Training, limit: float =
     return True
 
 
+def stop_while_writing(training: Training, work_dir: Path, moments: random.Random) -> bool:
+    """Hold the ranks at a random moment of the writing of a checkpoint; False where the training is over before."""
+    old = parts_of(work_dir)
+    while wait_for(lambda: parts_of(work_dir) - old, training):
+        time.sleep(moments.uniform(0, 0.002))
+        training.stop()
+        if parts_of(work_dir) - old:
+            return True
+        training.go_on()
+    return False
+
+
 def run_kills(folder: Path, kills: int, seed: int = 0) -> Summary:
     """Train with and without kills and compare.
 
@@ -196,8 +224,8 @@ def run_kills(folder: Path, kills: int, seed: int = 0) -> Summary:
     read_only_data()
     data_root, killed, whole = folder / 'digits', folder / 'killed', folder / 'whole'
     write_digits(data_root)
-    # Between two kills there is at least a new checkpoint, and seldom more than three.
-    iterations = INTERVAL * (3 * kills + 2)
+    # Between two kills there is at least a new checkpoint, and seldom more than five.
+    iterations = INTERVAL * (5 * kills + 10)
     log = folder / 'log'
     while summary.kills < kills:
         before = step_of(find_latest_checkpoint(killed))
@@ -206,8 +234,7 @@ def run_kills(folder: Path, kills: int, seed: int = 0) -> Summary:
         if not wait_for(lambda path=killed / f'iter_{before + INTERVAL}.pth': path.exists(), training):
             break
         if summary.in_writing <= summary.kills / 2:
-            wait_for(lambda old=parts_of(killed) | old_parts: parts_of(killed) - old, training)
-            time.sleep(moments.uniform(0, 0.002))
+            stop_while_writing(training, killed, moments)
         else:
             time.sleep(moments.uniform(0, 0.3))
         training.kill()
