@@ -1,16 +1,21 @@
 """What several tests need: the untied twin of a tied model, and processes."""
 
+import multiprocessing
 import os
 import re
+import runpy
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import psutil
 import torch
 from torch import Tensor
+from torch import distributed as dist
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -139,3 +144,79 @@ def run(*command: str | Path, cwd: Path = ROOT, timeout: float = 300, check: boo
     if check:
         assert process.returncode == 0, output
     return subprocess.CompletedProcess(command, process.returncode, output)
+
+
+def run_tool(
+    tool: str | Path,
+    *arguments: str | Path,
+    cwd: Path = ROOT,
+    ranks: int | None = None,
+    timeout: float = 300,
+    check: bool = True,
+    **variables: str,
+):
+    """Run a Python tool as :func:`run` does, in processes that have imported the hosts already.
+
+    To import them takes longer than most of what is tested. With ``ranks`` there are as many processes, which find
+    what torchrun would tell them.
+    """
+    rank_variables = [{}]
+    if ranks:
+        common = dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(free_port()), WORLD_SIZE=str(ranks))
+        rank_variables = [dict(common, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(ranks)]
+    words = [str(word) for word in (ROOT / tool, *arguments)]
+    codes, output = _fork(
+        _as_a_tool, [(words, str(cwd), {**environment(**variables), **v}) for v in rank_variables], timeout
+    )
+    if check:
+        assert not any(codes), output
+    return subprocess.CompletedProcess(words, next((code for code in codes if code), 0), output)
+
+
+def on_ranks(function: Callable, *args, ranks: int = 2, timeout: float = 200) -> None:
+    """Call ``function(*args, rank)`` on ranks that are joined over gloo, each a process that has done nothing else."""
+    port = free_port()
+    codes, output = _fork(_as_a_rank, [(function, args, rank, ranks, port) for rank in range(ranks)], timeout)
+    assert not any(codes), output
+
+
+def _fork(function: Callable, calls: Sequence[tuple], timeout: float) -> tuple[list[int], str]:
+    """Call a function in as many processes as there are calls; their exit codes and what they have written."""
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload(['halvit_mm.engine', 'halvit_mm.cost', 'mmpretrain.apis', 'mmdet.apis'])
+    with tempfile.NamedTemporaryFile('r', errors='replace') as log:
+        processes = [context.Process(target=_call, args=(log.name, function, call)) for call in calls]
+        for process in processes:
+            process.start()
+        end = time.monotonic() + timeout
+        for process in processes:
+            process.join(max(0, end - time.monotonic()))
+        late = [process for process in processes if process.is_alive()]
+        for process in late:
+            process.kill()
+            process.join()
+        output = log.read()
+        assert not late, f'{len(late)} processes took longer than {timeout} s\n{output}'
+    return [process.exitcode for process in processes], output
+
+
+def _call(log: str, function: Callable, args: tuple) -> None:
+    output = os.open(log, os.O_WRONLY | os.O_APPEND)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    function(*args)
+
+
+def _as_a_tool(words: list[str], cwd: str, variables: Mapping[str, str]) -> None:
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(variables)
+    sys.argv = words
+    runpy.run_path(words[0], run_name='__main__')
+
+
+def _as_a_rank(function: Callable, args: tuple, rank: int, ranks: int, port: int) -> None:
+    dist.init_process_group('gloo', init_method=f'tcp://127.0.0.1:{port}', rank=rank, world_size=ranks)
+    function(*args, rank)
+    dist.barrier()
+    dist.destroy_process_group()

@@ -9,4 +9,4 @@ if [ $# -lt 3 ]; then
 fi
 here=$(dirname "$0")
 PYTHONPATH="$here/..${PYTHONPATH:+:$PYTHONPATH}" \
-    exec python -m halvit_mm.engine "$here/test.py" "$3" "$1" "$2" "${@:4}"
+    exec python -m halvit_mm.launch "$here/test.py" "$3" "$1" "$2" "${@:4}"

@@ -9,4 +9,4 @@ if [ $# -lt 2 ]; then
 fi
 here=$(dirname "$0")
 PYTHONPATH="$here/..${PYTHONPATH:+:$PYTHONPATH}" \
-    exec python -m halvit_mm.engine "$here/train.py" "$2" "$1" "${@:3}"
+    exec python -m halvit_mm.launch "$here/train.py" "$2" "$1" "${@:3}"

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from mmengine.config import DictAction
 
+from halvit_mm.config import load_config
 from halvit_mm.deploy import PRECISIONS
 from halvit_mm.deploy.export import export
-from halvit_mm.engine.runner import load_config
 from halvit_mm.errors import told_in_one_line
 
 

@@ -9,9 +9,9 @@ import sys
 
 from mmengine.config import DictAction
 
+from halvit_mm.config import load_config
 from halvit_mm.engine.infer import infer
 from halvit_mm.engine.loading import read_only_data
-from halvit_mm.engine.runner import load_config
 from halvit_mm.errors import told_in_one_line
 
 

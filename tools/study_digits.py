@@ -13,9 +13,9 @@ from statistics import mean, stdev
 from mmengine.config import DictAction
 from mmpretrain.registry import MODELS
 
+from halvit_mm.config import load_config
 from halvit_mm.cost import count_parameters
 from halvit_mm.cost.report import markdown_table, scatter
-from halvit_mm.engine.runner import load_config
 from halvit_mm.engine.variants import train_variant
 from halvit_mm.errors import told_in_one_line
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from mmengine.config import DictAction
 
+from halvit_mm.config import load_config
 from halvit_mm.deploy.network import load_network
 from halvit_mm.engine.attention import visualize
-from halvit_mm.engine.runner import load_config
 from halvit_mm.errors import told_in_one_line
 
 

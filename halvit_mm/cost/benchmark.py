@@ -22,7 +22,7 @@ from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
-from halvit_mm.engine.runner import load_config
+from halvit_mm.config import load_config
 from halvit_mm.errors import UserError
 
 from .count import count_macs, count_parameters

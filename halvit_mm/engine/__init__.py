@@ -6,7 +6,7 @@ from .loading import load_file, read_only_data
 from .loops import ResumableEpochTrainLoop, ResumableIterTrainLoop
 from .pretrained import PretrainedBackboneHook
 from .reproduce import IterationSeedHook, SeededDataset, SeededSampler
-from .runner import ResumableRunner, run_host_tool
+from .runner import ResumableRunner
 from .watch import HangHook
 
 __all__ = [
@@ -26,5 +26,4 @@ __all__ = [
     'find_latest_checkpoint',
     'load_file',
     'read_only_data',
-    'run_host_tool',
 ]

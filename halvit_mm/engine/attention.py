@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from halvit_mm.errors import UserError
 from halvit_mm.models.layers import TiedMultiheadAttention
 
-from .infer import read_image
+from .images import find_image_damage
 
 
 def attention_weights(attention: TiedMultiheadAttention | MultiheadAttention, x: Tensor) -> Tensor:
@@ -104,11 +104,9 @@ def visualize(
         if not -number <= layer < number:
             raise UserError(f'--layers {layer}: there are {number} layers, 0 to {number - 1}')
     layers = None if layers is None else [layer % number for layer in layers]
-    for path in map(Path, images):
-        try:
-            read_image(path)
-        except (OSError, ValueError) as error:
-            raise UserError(f'{path} cannot be read: {error}') from error
+    for path in images:
+        if damage := find_image_damage(path, decode=True):
+            raise UserError(f'{path} {damage}')
     out.mkdir(parents=True, exist_ok=True)
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         pipeline = Compose([TRANSFORMS.build(step) for step in cfg.test_dataloader.dataset.pipeline])

@@ -1,8 +1,6 @@
 """Images that cannot be read: named in one error, or passed over and counted."""
 
 import logging
-import os
-import warnings
 
 import mmcv
 from mmengine.dist import all_gather_object
@@ -11,17 +9,15 @@ from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.registry import DATASETS
 from mmengine.runner import Runner
-from PIL import Image
 from torch.utils.data import Dataset
 
 from halvit_mm.arguments import checked
 from halvit_mm.errors import RankError, UserError
 from halvit_mm.registry import HOOKS
 
+from .images import find_image_damage
+
 ACTIONS = ('stop', 'skip')
-# What a whole file ends with; programs leave a few bytes of their own behind it.
-ENDS = {b'\xff\xd8\xff': b'\xff\xd9', b'\x89PNG\r\n\x1a\n': b'IEND'}
-TAIL = 4096
 
 
 class BadImageError(RankError):
@@ -30,43 +26,6 @@ class BadImageError(RankError):
     def __str__(self) -> str:
         # A loader's worker puts its traceback in front of the message.
         return super().__str__().rstrip().rpartition(f'{type(self).__name__}: ')[2]
-
-
-def find_image_damage(path: str | os.PathLike) -> str | None:
-    """Look whether a file is an image as far as can be told without decoding it.
-
-    OpenCV, which the hosts read with, fills up what a JPEG lacks with grey, without an error. The end of JPEG and PNG
-    tells; files of other kinds are decoded, by Pillow.
-
-    Args:
-        path (str or PathLike): The file.
-
-    Returns:
-        str or None: What is wrong with it, or None.
-    """
-    try:
-        with open(path, 'rb') as file:
-            head = file.read(8)
-            if not head:
-                return 'is empty'
-            end = next((ENDS[start] for start in ENDS if head.startswith(start)), None)
-            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
-            tail = file.read()
-    except FileNotFoundError:
-        return 'does not exist'
-    except OSError as error:
-        return f'cannot be read ({error.strerror})'
-    if end is not None:
-        return None if end in tail else 'is cut: its end is missing'
-    try:
-        with warnings.catch_warnings(), Image.open(path) as image:
-            warnings.simplefilter('ignore')
-            image.load()
-    except Image.UnidentifiedImageError:
-        return 'is no image'
-    except Exception as error:
-        return f'is no whole image ({error})'
-    return None
 
 
 class CheckedDataset(Dataset):

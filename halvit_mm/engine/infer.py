@@ -1,19 +1,18 @@
 """Classify images, or detect objects in them, with the hosts' inferencers."""
 
 import sys
-import warnings
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 
-import mmcv
 import numpy as np
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.registry import DefaultScope
-from PIL import Image
 
 from halvit_mm.errors import UserError
+
+from .images import read_image
 
 # What mmdet's inferencer takes from a folder
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')
@@ -164,7 +163,7 @@ def infer(
             try:
                 picture = read_image(path)
             except ValueError as error:
-                print(f'skipped {path}: {error}', file=sys.stderr, flush=True)
+                print(f'skipped: {error}', file=sys.stderr, flush=True)
                 skipped.append(str(path))
                 continue
             out_file = None if out is None else str(Path(out, path.relative_to(folder)))
@@ -195,33 +194,6 @@ def find_images(source: str) -> list[Path]:
     if not paths:
         raise UserError(f'folder {source} holds no image; looked for {", ".join(IMAGE_SUFFIXES)}')
     return paths
-
-
-def read_image(path: Path) -> np.ndarray:
-    """Read an image as the hosts do, and make sure that it is whole.
-
-    Args:
-        path (Path): The file.
-
-    Returns:
-        np.ndarray: Shape (H, W, 3), in RGB order.
-
-    Raises:
-        ValueError: If it is no image, or only the first part of one.
-    """
-    try:
-        # OpenCV, which the hosts read with, fills up what an image lacks without a word.
-        with warnings.catch_warnings(), Image.open(path) as image:
-            warnings.simplefilter('ignore')
-            image.load()
-    except Image.UnidentifiedImageError:
-        raise ValueError('not an image' if path.stat().st_size else 'an empty file') from None
-    except Exception as error:
-        raise ValueError(f'not a whole image ({error})') from error
-    picture = mmcv.imread(path)
-    if picture is None:
-        raise ValueError('not an image that OpenCV reads')
-    return np.ascontiguousarray(picture[..., ::-1])
 
 
 def _classes_in(cfg: Config) -> Sequence[str] | None:

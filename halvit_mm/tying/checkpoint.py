@@ -14,8 +14,8 @@ from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
+from halvit_mm.config import local_data
 from halvit_mm.engine.checkpoint import written_whole
-from halvit_mm.engine.runner import local_data
 from halvit_mm.errors import UserError
 from halvit_mm.models.layers import SharedBottleneckStage
 

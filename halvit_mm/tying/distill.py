@@ -7,7 +7,7 @@ from mmpretrain.models.classifiers import ImageClassifier
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from halvit_mm.engine.runner import load_config
+from halvit_mm.config import load_config
 from halvit_mm.registry import MODELS
 
 from .checkpoint import load_plain

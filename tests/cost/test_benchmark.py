@@ -2,14 +2,13 @@ import csv
 import json
 import os
 import signal
-import sys
 
 import pytest
 
 from halvit_mm.cost.benchmark import Settings, Subject, benchmark, in_fresh_process, peak_memory
 from halvit_mm.cost.report import markdown_table
 from halvit_mm.errors import UserError
-from tests.utils import ROOT, run
+from tests.utils import ROOT, run_tool
 
 DIGITS = 'configs/digits/halvit_2xb64_digits.py'
 KEYS = {
@@ -91,8 +90,8 @@ def test_a_model_that_cannot_be_built_does_not_lose_the_others(tmp_path):
 def test_tool(tmp_path):
     twin = tmp_path / 'twin.py'
     twin.write_text(f"_base_ = '{ROOT / DIGITS}'\nmodel = dict(backbone=dict(tie='none'))\n")
-    done = run(
-        *(sys.executable, 'tools/benchmark.py', DIGITS, str(twin), '--shape', '32', '--batch', '4'),
+    done = run_tool(
+        *('tools/benchmark.py', DIGITS, str(twin), '--shape', '32', '--batch', '4'),
         *('--rounds', '2', '--compile', '--modes', 'infer', '--out', str(tmp_path / 'out')),
     )
     results = json.loads((tmp_path / 'out/results.json').read_text())
@@ -115,15 +114,15 @@ def test_tool(tmp_path):
 
 @pytest.mark.long
 def test_tool_profiles():
-    shown = run(
-        *(sys.executable, 'tools/benchmark.py', DIGITS, '--shape', '32', '--batch', '4', '--rounds', '2', '--profile')
+    shown = run_tool(
+        *('tools/benchmark.py', DIGITS, '--shape', '32', '--batch', '4', '--rounds', '2', '--profile')
     ).stdout
     [row] = [line for line in shown.splitlines() if line.startswith('| halvit_2xb64_digits | 4 | train | fp32 |')]
     assert row.count('%') == 6
 
 
 def test_tool_tells_two_configs_of_one_name():
-    done = run(sys.executable, 'tools/benchmark.py', DIGITS, DIGITS, check=False)
+    done = run_tool('tools/benchmark.py', DIGITS, DIGITS, check=False)
     assert done.returncode == 2
     assert 'error: two configs have the name halvit_2xb64_digits' in done.stdout
 

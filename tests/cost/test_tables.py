@@ -1,12 +1,11 @@
 import copy
 import json
-import sys
 
 import pytest
 
 from halvit_mm.cost.tables import compare, measure_tables
 from halvit_mm.errors import UserError
-from tests.utils import ROOT, run
+from tests.utils import ROOT, run_tool
 
 PUBLISHED = {
     'sources': 'A paper.',
@@ -47,8 +46,8 @@ PUBLISHED = {
 @pytest.mark.long
 def test_tool(tmp_path):
     (tmp_path / 'published.json').write_text(json.dumps(PUBLISHED))
-    command = [sys.executable, 'tools/make_tables.py', '--published', str(tmp_path / 'published.json'), '--rounds', '2']
-    shown = run(*command, '--out', str(tmp_path)).stdout
+    command = ['tools/make_tables.py', '--published', str(tmp_path / 'published.json'), '--rounds', '2']
+    shown = run_tool(*command, '--out', str(tmp_path)).stdout
     assert 'Since the last time' not in shown
     lines = (tmp_path / 'tables.md').read_text().splitlines()
     [halvit] = [line for line in lines if line.startswith('| HaLViT |')]

@@ -1,5 +1,4 @@
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +8,16 @@ import torch
 from mmengine.config import Config
 from mmpretrain.apis import get_model
 
+from halvit_mm.config import load_config
 from halvit_mm.cost import count_parameters
+from halvit_mm.data import write_digits
 from halvit_mm.deploy import create_session
 from halvit_mm.deploy.export import export
 from halvit_mm.deploy.network import input_shape, load_network, read_images
 from halvit_mm.deploy.onnx import initializer_bytes, quantize
 from halvit_mm.deploy.verify import Difference, compare
-from halvit_mm.engine.runner import load_config
 from halvit_mm.errors import UserError
-from tests.utils import ROOT, run
+from tests.utils import ROOT, run_tool
 
 HALVIT = 'configs/digits/halvit_2xb64_digits.py'
 RESNET = 'configs/digits/resnet50-pe_2xb64_digits.py'
@@ -53,7 +53,7 @@ def checkpoint(tmp_path):
 @pytest.fixture(scope='module')
 def digits(tmp_path_factory):
     folder = tmp_path_factory.mktemp('digits')
-    run(sys.executable, ROOT / 'tools/prepare_digits.py', cwd=folder)
+    write_digits(folder / 'data/digits')
     return folder
 
 
@@ -220,8 +220,8 @@ def test_shapes_of_test_pipelines():
 def test_tool_with_real_images(digits, checkpoint):
     cfg = read(HALVIT)
     weights = checkpoint(cfg)
-    tool = [sys.executable, ROOT / 'tools/export_onnx.py', ROOT / HALVIT, weights, '--verify', '20', '--out']
-    shown = run(*tool, 'm.onnx', cwd=digits).stdout
+    tool = ['tools/export_onnx.py', ROOT / HALVIT, weights, '--verify', '20', '--out']
+    shown = run_tool(*tool, 'm.onnx', cwd=digits).stdout
     assert '20 images of 32 x 32 from data/digits' in shown
     assert 'same top-1 100.0 %' in shown
     cfg.test_dataloader.dataset.data_root = str(digits / 'data/digits')
@@ -232,7 +232,7 @@ def test_tool_with_real_images(digits, checkpoint):
     classes = [session.run(None, {'images': image[None].numpy()})[0].argmax() for image in images]
     with torch.no_grad():
         assert classes == model(images).argmax(1).tolist()
-    failed = run(*tool, 'no/m.onnx', cwd=digits, check=False)
+    failed = run_tool(*tool, 'no/m.onnx', cwd=digits, check=False)
     assert failed.returncode == 2
     assert failed.stdout.splitlines()[-1].startswith('error: --out no/m.onnx: folder no does not exist')
 

@@ -1,4 +1,3 @@
-import sys
 from pathlib import Path
 
 import mmpretrain
@@ -13,7 +12,7 @@ from halvit_mm.engine.attention import attention_weights, class_attention
 from halvit_mm.errors import UserError
 from halvit_mm.models.backbones import HaLViT
 from halvit_mm.models.layers import TiedMultiheadAttention
-from tests.utils import ROOT, TINY_ARCH, run
+from tests.utils import ROOT, TINY_ARCH, run_tool
 
 CONFIG = ROOT / 'configs/digits/halvit_2xb64_digits.py'
 
@@ -62,16 +61,16 @@ def test_tools_draw(tmp_path):
     weights, image = tmp_path / 'weights.pth', tmp_path / 'digit.png'
     torch.save(load_network(Config.fromfile(CONFIG)).model.state_dict(), weights)
     Image.effect_noise((20, 30), 90).convert('RGB').save(image)
-    tool = [sys.executable, 'tools/visualize_attention.py', str(CONFIG), str(weights)]
-    shown = run(*tool, str(image), '--out', str(tmp_path / 'out'), '--layers', '0', '-1').stdout
+    tool = ['tools/visualize_attention.py', str(CONFIG), str(weights)]
+    shown = run_tool(*tool, str(image), '--out', str(tmp_path / 'out'), '--layers', '0', '-1').stdout
     assert shown.splitlines()[-1] == str(tmp_path / 'out/digit_attention.png')
     with Image.open(tmp_path / 'out/digit_attention.png') as picture:
         assert picture.width > picture.height > 200  # an image and 3 heads wide, 2 layers high
     host = Path(mmpretrain.__file__).parent / '.mim/tools/visualization/vis_cam.py'
     saved = tmp_path / 'cam.png'
-    run(sys.executable, host, image, CONFIG, weights, '--vit-like', '--save-path', saved)
+    run_tool(host, image, CONFIG, weights, '--vit-like', '--save-path', saved)
     with Image.open(saved) as picture:
         assert len({*picture.convert('RGB').getdata()}) > 100
-    failed = run(*tool, str(image), '--out', str(tmp_path / 'out'), '--layers', '6', check=False)
+    failed = run_tool(*tool, str(image), '--out', str(tmp_path / 'out'), '--layers', '6', check=False)
     assert failed.returncode == 2
     assert failed.stdout.splitlines()[-1] == 'error: --layers 6: there are 6 layers, 0 to 5'

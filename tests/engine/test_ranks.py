@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from halvit_mm.engine import find_latest_checkpoint
-from halvit_mm.engine.launch import main
 from halvit_mm.engine.loading import load_file
 from halvit_mm.errors import UserError
+from halvit_mm.launch.ranks import main
 from tests.utils import ROOT, environment, free_port, kill_tree, run
 
 CONFIG = """

@@ -1,17 +1,13 @@
 """The tie survives what is done to models: each matrix is one storage, and its transposed twin is equal, at the end."""
 
 import copy
-import functools
 import io
-import os
-import traceback
 
 import pytest
 import torch
 from mmengine.model import ExponentialMovingAverage
 from mmengine.optim import build_optim_wrapper
 from mmpretrain.models import VisionTransformer
-from torch import distributed as dist
 from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import init_device_mesh
@@ -21,7 +17,7 @@ from torch.nn.utils import parametrize
 from torch.optim.swa_utils import AveragedModel
 
 from halvit_mm.models import HaLViT, SharedStageResNet
-from tests.utils import TINY_ARCH, free_port, untie_state_dict
+from tests.utils import TINY_ARCH, on_ranks, untie_state_dict
 
 IMAGES = torch.linspace(-1, 1, 4 * 3 * 32 * 32).view(4, 3, 32, 32)
 HALVIT = dict(arch=TINY_ARCH, img_size=32, patch_size=8)
@@ -256,26 +252,6 @@ def test_shared_stages():
             assert sum(value.data_ptr() == stage.weight.data_ptr() for value in other.state_dict().values()) == 1
 
 
-def on_ranks(function, ranks: int = 2) -> None:
-    """Call a function on ranks that are forks of this process, over gloo."""
-    children, port = [], str(free_port())
-    for rank in range(ranks):
-        child = os.fork()
-        if child == 0:
-            status = 1
-            try:
-                os.environ.update(MASTER_ADDR='127.0.0.1', MASTER_PORT=port, RANK=str(rank), WORLD_SIZE=str(ranks))
-                dist.init_process_group('gloo')
-                function(rank)
-                dist.barrier()
-                status = 0
-            except BaseException:
-                traceback.print_exc()
-            os._exit(status)
-        children.append(child)
-    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0] * ranks
-
-
 def trained_by_one() -> dict:
     model = build()
     step(model, torch.optim.SGD(model.parameters(), lr=0.1))
@@ -319,4 +295,4 @@ def fsdp(expected: dict, rank: int) -> None:
 @pytest.mark.parametrize('wrap', [ddp, fsdp])
 def test_tie_over_ranks(wrap):
     """Two ranks with half of the images each end as one with all of them; FSDP2 shards each layer."""
-    on_ranks(functools.partial(wrap, trained_by_one()))
+    on_ranks(wrap, trained_by_one())

@@ -2,12 +2,11 @@
 
 import os
 import re
-import sys
 
 import pytest
 
 from tests.reliability.hostile_files import try_all
-from tests.utils import run
+from tests.utils import run_tool
 
 
 def test_hostile_files(tmp_path):
@@ -23,7 +22,7 @@ def test_hostile_files(tmp_path):
 
 @pytest.mark.long
 def test_kills():
-    told = run(sys.executable, '-m', 'tests.reliability.kills', '--kills', '4').stdout.splitlines()[-1]
+    told = run_tool('tests/reliability/kills.py', '--kills', '4').stdout.splitlines()[-1]
     match = re.fullmatch(r'4 kills, (\d) of them while .* written; 4 resumed\. At most (\d) iterations .*', told)
     assert int(match[1]) >= 1
     assert int(match[2]) <= 3
@@ -33,9 +32,7 @@ def test_kills():
 @pytest.mark.long
 def test_memory():
     """Too short to tell of growth: that the ranks are watched and checkpoints written."""
-    table = run(
-        sys.executable, '-m', 'tests.reliability.memory', '--minutes', '0.5', '--seconds', '3', check=False
-    ).stdout
+    table = run_tool('tests/reliability/memory.py', '--minutes', '0.5', '--seconds', '3', check=False).stdout
     rows = [line for line in table.splitlines() if line.startswith('| rank')]
     assert len(rows) == 2, table
     for row in rows:

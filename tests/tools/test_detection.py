@@ -7,7 +7,7 @@ import pytest
 from mmdet.datasets import CocoDataset
 
 from halvit_mm.data import write_digits_coco
-from tests.utils import ROOT, run
+from tests.utils import ROOT, run, run_tool
 
 CONFIG = ROOT / 'configs/mask_rcnn/mask-rcnn_halvit-tiny_fpn_1x_coco.py'
 
@@ -47,10 +47,12 @@ def small(*splits: str) -> list[str]:
 
 @pytest.mark.long
 def test_1x_config_on_two_ranks(folder):
-    trained = run(
-        *(ROOT / 'tools/dist_train.sh', CONFIG, '2', '--auto-scale-lr', '--cfg-options', *small('train', 'val')),
-        *('train_cfg.max_epochs=1', 'train_dataloader.batch_size=1', 'default_hooks.logger.interval=1'),
+    trained = run_tool(
+        *('tools/train.py', CONFIG, '--launcher', 'pytorch', '--auto-scale-lr', '--cfg-options'),
+        *(*small('train', 'val'), 'train_cfg.max_epochs=1', 'train_dataloader.batch_size=1'),
+        'default_hooks.logger.interval=1',
         cwd=folder,
+        ranks=2,
     ).stdout
     assert 'LR is set based on batch size of 16 and the current batch size is 2' in trained
     assert 'The backbone (HaLViT) starts from random weights' in trained
@@ -62,10 +64,11 @@ def test_1x_config_on_two_ranks(folder):
     assert 'coco/segm_mAP' in trained
 
     checkpoint = folder / f'work_dirs/{CONFIG.stem}/epoch_1.pth'
-    tested = run(
-        *(ROOT / 'tools/dist_test.sh', CONFIG, checkpoint, '2', '--show-dir', 'pictures'),
+    tested = run_tool(
+        *('tools/test.py', CONFIG, checkpoint, '--launcher', 'pytorch', '--show-dir', 'pictures'),
         *('--cfg-options', *small('test')),
         cwd=folder,
+        ranks=2,
     ).stdout
     assert 'coco/bbox_mAP_50' in tested
     # Rank 0 draws what it has tested: every other image.

@@ -1,16 +1,16 @@
 import json
-import sys
 
 import pytest
 
+from halvit_mm.data import write_digits
 from halvit_mm.engine.variants import train_variant
 from halvit_mm.errors import UserError
-from tests.utils import ROOT, run
+from tests.utils import ROOT, run_tool
 
 
 @pytest.fixture
 def folder(tmp_path):
-    run(sys.executable, ROOT / 'tools/prepare_digits.py', cwd=tmp_path)
+    write_digits(tmp_path / 'data/digits')
     return tmp_path
 
 
@@ -19,8 +19,8 @@ def test_study_goes_on_from_what_it_has(folder):
     kept = folder / 'work_dirs/study/top1.json'
     kept.parent.mkdir(parents=True)
     kept.write_text(json.dumps({'ResNet50-PE1, seed 0, 1 epochs': 12.5}))
-    study = [sys.executable, ROOT / 'tools/study_digits.py', '--seeds', '0', '--epochs', '1', '--out', 'out']
-    shown = run(*study, '--only', 'HaLViT, tied', 'ResNet50-PE1', cwd=folder).stdout
+    study = ['tools/study_digits.py', '--seeds', '0', '--epochs', '1', '--out', 'out']
+    shown = run_tool(*study, '--only', 'HaLViT, tied', 'ResNet50-PE1', cwd=folder).stdout
     assert '| ResNet50-PE1 | 822,890 | 12.50 | 12.50 | 0.00 |' in shown
     [row] = [line for line in shown.splitlines() if line.startswith('| HaLViT, tied | 360,682 | ')]
     reached = json.loads(kept.read_text())['HaLViT, tied, seed 0, 1 epochs']
@@ -37,12 +37,14 @@ def test_warm_start_study_tells_what_it_has(tmp_path):
         curves[f'from scratch, seed {seed}'] = {'1': 10, '2': 20, '3': 97 + 2 * seed}
         curves.update({f'{start}, seed {seed}': {'0': 12.5} for start in ('mean', 'products + fit')})
     (tmp_path / 'top1.json').write_text(json.dumps(curves))
-    tool = (sys.executable, ROOT / 'tools/study_warm_start.py', '--work-dir', tmp_path, '--seeds', '0', '1')
-    shown = run(*tool, '--starts', 'products + fit', '--recipes', 'distilled').stdout
+    tool = ('tools/study_warm_start.py', '--work-dir', tmp_path, '--seeds', '0', '1')
+    shown = run_tool(*tool, '--starts', 'products + fit', '--recipes', 'distilled').stdout
     assert '| untied | 98.00 ± 0.00 | 98.50 ± 0.71 | 2, 2 |' in shown
     assert '| from scratch | 98.00 ± 1.41 | 98.00 ± 1.41 | 3, 3 |' in shown
     assert '| products + fit | distilled | 12.50 ± 0.00 | 90.50 ± 0.71 | 95.00 ± 0.00 | 99.00 ± 0.00 |' in shown
-    assert "| mean | annealed | the twin's | 90.50" in run(*tool, '--starts', 'mean', '--recipes', 'annealed').stdout
+    assert (
+        "| mean | annealed | the twin's | 90.50" in run_tool(*tool, '--starts', 'mean', '--recipes', 'annealed').stdout
+    )
 
 
 @pytest.mark.long
@@ -52,8 +54,8 @@ def test_twins_are_compared(folder):
     short.write_text(
         f'_base_ = {str(base)!r}\ntrain_cfg = dict(max_epochs=1, val_interval=1)\nparam_scheduler = None\n'
     )
-    tool = (sys.executable, ROOT / 'tools/compare_twins.py', short, '--ranks', '1', '--seeds', '0')
-    shown = run(*tool, '--twin', 'model.backbone.tie=none', cwd=folder).stdout
+    tool = ('tools/compare_twins.py', short, '--ranks', '1', '--seeds', '0')
+    shown = run_tool(*tool, '--twin', 'model.backbone.tie=none', cwd=folder).stdout
     [tied, twin] = [float(line.split(': ')[1].rstrip(' %')) for line in shown.splitlines() if 'seed 0: ' in line]
     assert f'tied - twin: {tied - twin:+.2f} percentage points' in shown
 

@@ -13,8 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
+from halvit_mm.data import write_digits
 from halvit_mm.engine import find_latest_checkpoint
-from tests.utils import ROOT, environment, free_port, kill_tree, run
+from tests.utils import ROOT, environment, free_port, kill_tree, run, run_tool
 
 CONFIG = 'configs/digits/halvit_2xb64_digits.py'
 TINY_MODEL = [
@@ -32,7 +33,7 @@ ONE_EPOCH = ['train_cfg.max_epochs=1', 'param_scheduler=None']
 def digits(tmp_path_factory) -> list[str]:
     """Options that point a config at the digits."""
     root = tmp_path_factory.mktemp('digits')
-    run(sys.executable, 'tools/prepare_digits.py', '--root', root)
+    write_digits(root)
     return [f'{split}_dataloader.dataset.data_root={root}' for split in ('train', 'val', 'test')]
 
 
@@ -65,9 +66,8 @@ def test_train_and_test_on_two_ranks(digits, tmp_path):
     assert f'accuracy/top1: {top1:.4f}' in tested.stdout
     assert (top1 * 3.6) == pytest.approx(round(top1 * 3.6), abs=1e-3)
 
-    summary = run(
-        *(sys.executable, 'tools/summarize.py', CONFIG, '--metrics', tmp_path / 'metrics.json'),
-        *('--twin', 'model.backbone.tie=none'),
+    summary = run_tool(
+        *('tools/summarize.py', CONFIG, '--metrics', tmp_path / 'metrics.json', '--twin', 'model.backbone.tie=none')
     )
     assert (
         f'halvit_mm.HaLViT: top-1 {top1:.2f} %, 360,682 parameters; its twin has 692,458 (0.52 times)' in summary.stdout
@@ -85,11 +85,11 @@ def test_number_of_ranks_does_not_change_the_losses(digits, tmp_path):
             "custom_imports = dict(imports='tests.engine.loss_recorder')\n"
             f"custom_hooks = [dict(type='LossRecorder', out={str(out)!r})]\n"
         )
-        run(
-            *('tools/dist_train.sh', config, str(ranks), '--work-dir', tmp_path / str(ranks), '--no-validate'),
+        run_tool(
+            *('tools/train.py', config, '--launcher', 'pytorch', '--work-dir', tmp_path / str(ranks), '--no-validate'),
             *('--cfg-options', digits[0], *TINY_MODEL, f'train_dataloader.batch_size={batch}'),
             *('default_hooks.checkpoint.interval=-1', 'randomness.seed=5'),
-            PYTHONPATH=str(ROOT),
+            ranks=ranks,
         )
         losses[ranks] = json.loads(out.read_text())
     # 22 batches of 64 are whole; the last one is filled up for two ranks.
@@ -125,19 +125,15 @@ def test_killed_training_ends_with_the_same_weights(digits, tmp_path):
         "model = dict(train_cfg=dict(augments=[dict(type='Mixup', alpha=0.8)]))\n"
     )
     killed, whole = tmp_path / 'killed', tmp_path / 'whole'
-    random.seed(0)
-    last = None
-    for _ in range(2):
-        process = start(config, killed, *options)
-        deadline = time.monotonic() + 200
-        while find_latest_checkpoint(killed) in (None, last):
-            assert process.poll() is None, (tmp_path / 'killed.log').read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        time.sleep(random.uniform(0, 1.0))
-        kill_tree(process)
-        last = find_latest_checkpoint(killed)
-    last = Path(last)
+    process = start(config, killed, *options)
+    deadline = time.monotonic() + 200
+    while find_latest_checkpoint(killed) is None:
+        assert process.poll() is None, (tmp_path / 'killed.log').read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(random.uniform(0, 1.0))
+    kill_tree(process)
+    last = Path(find_latest_checkpoint(killed))
     epoch = int(last.stem.removeprefix('epoch_'))
     assert epoch < 8, 'the training was over before it was killed'
     cut = killed / f'epoch_{epoch + 1}.pth'
@@ -188,11 +184,12 @@ def test_imagenet_config(imagenet, tmp_path, config, batch):
     (tmp_path / 'data').mkdir()
     (tmp_path / 'data' / 'imagenet').symlink_to(imagenet)
     # Unchanged but for sizes: from a folder in which data/imagenet lies
-    trained = run(
-        *(ROOT / 'tools/dist_train.sh', ROOT / f'configs/{config}.py', '2', '--auto-scale-lr', '--cfg-options'),
+    trained = run_tool(
+        *('tools/train.py', ROOT / f'configs/{config}.py', '--launcher', 'pytorch', '--auto-scale-lr', '--cfg-options'),
         *(*ONE_EPOCH, 'train_dataloader.batch_size=4', 'default_hooks.logger.interval=1'),
         *('train_dataloader.num_workers=1', 'val_dataloader.num_workers=1', 'val_dataloader.batch_size=4'),
         cwd=tmp_path,
+        ranks=2,
     )
     assert f'LR is set based on batch size of {batch} and the current batch size is 8' in trained.stdout
     assert 'Epoch(train) [1][3/3]' in trained.stdout
@@ -205,10 +202,7 @@ def test_the_hosts_own_tool_runs_our_config(digits, tmp_path):
     import mmpretrain
 
     tool = os.path.join(os.path.dirname(mmpretrain.__file__), '.mim/tools/train.py')
-    trained = run(
-        *(sys.executable, tool, CONFIG, '--work-dir', tmp_path, '--cfg-options', *digits, *TINY_MODEL),
-        *ONE_EPOCH,
-    )
+    trained = run_tool(tool, CONFIG, '--work-dir', tmp_path, '--cfg-options', *digits, *TINY_MODEL, *ONE_EPOCH)
     assert 'accuracy/top1' in trained.stdout
 
 
@@ -249,7 +243,7 @@ class TestErrors:
 
     def test_help_is_the_hosts(self):
         for tool in ('train', 'test'):
-            shown = run(sys.executable, f'tools/{tool}.py', '--help').stdout
+            shown = run_tool(f'tools/{tool}.py', '--help').stdout
             for option in ('--work-dir', '--amp', '--cfg-options', '--launcher', '--local-rank', '--local_rank'):
                 assert option in shown
 

@@ -14,7 +14,7 @@ from halvit_mm.models import HaLViT
 from halvit_mm.models.layers import end_deviations, let_deviate
 from halvit_mm.tying import AnnealTyingHook
 from halvit_mm.tying.checkpoint import build_model, tie_weights
-from tests.utils import ROOT, TINY_ARCH, run
+from tests.utils import ROOT, TINY_ARCH, run_tool
 
 CONFIG = ROOT / 'configs/digits/halvit-warm_2xb64_digits.py'
 EMA = dict(type='EMAHook', momentum=0.1, _scope_='mmpretrain')
@@ -190,7 +190,7 @@ def test_two_ranks(data, tmp_path):
     start(cfg, cfg.load_from)
     cfg.custom_hooks = [EMA]
     cfg.dump(tmp_path / 'annealed.py')
-    run('tools/dist_train.sh', tmp_path / 'annealed.py', '2', '--work-dir', tmp_path)
+    run_tool('tools/train.py', tmp_path / 'annealed.py', '--launcher', 'pytorch', '--work-dir', tmp_path, ranks=2)
     images = torch.randn(2, 3, 32, 32)
     assert tied_model(cfg, load(tmp_path / 'epoch_2.pth')['state_dict'])(images).isfinite().all()
 

@@ -1,5 +1,4 @@
 import re
-import sys
 
 import pytest
 import timm
@@ -14,7 +13,7 @@ from halvit_mm.models import HaLViT, SharedStageResNet
 from halvit_mm.tying.calibrate import fit_units, output_error
 from halvit_mm.tying.checkpoint import load_plain, tie_checkpoint, tie_weights, units_of
 from halvit_mm.tying.sources import read_weights, to_mmpretrain
-from tests.utils import ROOT, TINY_ARCH, run, untie_state_dict
+from tests.utils import ROOT, TINY_ARCH, run_tool, untie_state_dict
 
 CONFIG = ROOT / 'configs/digits/halvit_2xb64_digits.py'
 SMALL = dict(img_size=32, patch_size=8, layer_scale_init_value=0.5)
@@ -218,9 +217,9 @@ def test_tool_on_the_digits(tmp_path):
     cfg.model.backbone.tie = 'none'
     state = MODELS.build({**cfg.model, '_scope_': 'mmpretrain'}).state_dict()
     torch.save(dict(state_dict=state), tmp_path / 'plain.pth')
-    tool = (sys.executable, ROOT / 'tools/tie_checkpoint.py', CONFIG, 'plain.pth', CONFIG, '--out', 'tied.pth')
+    tool = ('tools/tie_checkpoint.py', CONFIG, 'plain.pth', CONFIG, '--out', 'tied.pth')
     options = ('--source-options', 'model.backbone.tie=none', '--calibrate', CONFIG, '--images', '128', '--steps', '3')
-    done = run(*tool, *options, cwd=tmp_path).stdout
+    done = run_tool(*tool, *options, cwd=tmp_path).stdout
     assert re.search(r'backbone\.layers\.5\.ffn: weight 0\.\d{3}, output \d\.\d{3}\n', done)
     assert re.search(r'backbone\.layers\.0: \d\.\d{3} -> \d\.\d{3}\n', done)
     assert re.search(r'top-1 before any fine-tuning: \d+\.\d\d %', done)

@@ -2,16 +2,15 @@ import copy
 
 import pytest
 import torch
-import torch.distributed as dist
 from mmengine.runner import load_state_dict, save_checkpoint
 from mmpretrain.models.backbones import ResNet, ResNeXt
 from mmpretrain.models.backbones.resnet import Bottleneck
-from torch import multiprocessing, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from halvit_mm.cost import count_macs, count_parameters
 from halvit_mm.models import SharedBottleneckStage, SharedStageResNet
-from tests.utils import assert_equal_gradients, free_port, gradients
+from tests.utils import assert_equal_gradients, gradients, on_ranks
 
 TINY = dict(depth=50, stem_channels=8, base_channels=8, out_indices=(0, 1, 2, 3))
 SHARES = [(0, 1, 2, 3), (2, 3), (1,), ()]
@@ -279,7 +278,7 @@ class TestGradients:
         assert_equal_gradients(*grads, 1e-10 * largest)
 
     def test_over_two_ranks(self, tmp_path):
-        multiprocessing.spawn(_rank, args=(free_port(), str(tmp_path / 'grads.pth')), nprocs=2)
+        on_ranks(_rank, str(tmp_path / 'grads.pth'))
         model = self.make(norm_eval=True)
         (sum(self.loss(model(half)) for half in self.images().chunk(2)) / 2).backward()
         ours = torch.load(tmp_path / 'grads.pth')
@@ -288,12 +287,10 @@ class TestGradients:
         assert 'layer2.weight' in ours
 
 
-def _rank(rank: int, port: int, out: str) -> None:
-    dist.init_process_group('gloo', init_method=f'tcp://127.0.0.1:{port}', rank=rank, world_size=2)
+def _rank(out: str, rank: int) -> None:
     case = TestGradients()
     backbone = case.make(norm_eval=True)
     model = DistributedDataParallel(backbone)
     case.loss(model(case.images().chunk(2)[rank])).backward()
     if rank == 0:
         torch.save(gradients(backbone), out)
-    dist.destroy_process_group()

@@ -1,10 +1,10 @@
-"""``python -m halvit_mm.engine TOOL RANKS CONFIG ...``: what the ``dist_*.sh`` scripts call."""
+"""``python -m halvit_mm.launch TOOL RANKS CONFIG ...``: what the ``dist_*.sh`` scripts call."""
 
 import sys
 
 from halvit_mm.errors import told_in_one_line
 
-from .launch import main
+from .ranks import main
 
 if __name__ == '__main__':
     with told_in_one_line():

@@ -1,16 +1,17 @@
 import argparse
 import socket
+import sys
 from pathlib import Path
 
 import mmdet
 import pytest
 import torch
-from mmengine.config import Config
 
-from halvit_mm.engine.launch import check_ranks, init_cpu_ranks, main
-from halvit_mm.engine.runner import check_run, load_config, parse_tool_args
+from halvit_mm.config import load_config
 from halvit_mm.errors import UserError, told_in_one_line
-from tests.utils import ROOT, free_port
+from halvit_mm.launch.checks import check_run, parse_tool_args
+from halvit_mm.launch.ranks import check_ranks, main
+from tests.utils import ROOT, free_port, run
 
 DIGITS = 'configs/digits/halvit_2xb64_digits.py'
 
@@ -52,12 +53,6 @@ def test_bad_arguments(argv, message, monkeypatch):
     monkeypatch.setenv('PORT', str(free_port()))
     with pytest.raises(UserError, match=message):
         main(argv)
-
-
-def test_config_that_cannot_be_read(tmp_path):
-    (tmp_path / 'broken.py').write_text("_base_ = 'absent.py'\n")
-    with pytest.raises(UserError, match=r'broken\.py cannot be read: .*absent\.py'):
-        load_config(str(tmp_path / 'broken.py'))
 
 
 def check(tool: str, argv: list[str], **options) -> None:
@@ -117,28 +112,6 @@ class TestCheckRun:
             check('train', [DIGITS, '--auto-scale-lr'], **data, auto_scale_lr=dict(_delete_=True))
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason='with a GPU the ranks are left to mmengine')
-def test_a_wrapper_that_the_user_chose_is_completed(monkeypatch):
-    monkeypatch.setattr(torch.distributed, 'is_initialized', lambda: True)
-    chosen = dict(type='MMDistributedDataParallel', find_unused_parameters=True)
-    cfg = Config(dict(launcher='pytorch', model_wrapper_cfg=chosen))
-    init_cpu_ranks(cfg)
-    assert cfg.model_wrapper_cfg == dict(**chosen, device_ids=None)
-    cfg = Config(dict(launcher='pytorch', find_unused_parameters=True))
-    init_cpu_ranks(cfg)
-    assert cfg.model_wrapper_cfg.find_unused_parameters
-    assert not cfg.model_wrapper_cfg.broadcast_buffers
-    cfg = Config(dict(launcher='none'))
-    init_cpu_ranks(cfg)
-    assert 'model_wrapper_cfg' not in cfg
-
-
-def test_pytorch_launcher_without_ranks(monkeypatch):
-    monkeypatch.delenv('RANK', raising=False)
-    with pytest.raises(UserError, match='no rank was started by torchrun'):
-        init_cpu_ranks(Config(dict(launcher='pytorch')))
-
-
 def test_only_the_first_rank_tells(capsys, monkeypatch):
     for rank, told in (('0', 'error: the reason\n'), ('1', '')):
         monkeypatch.setenv('RANK', rank)
@@ -160,3 +133,9 @@ def test_arguments_of_the_host_are_left_to_it():
         resume=None,
         trust_checkpoint=False,
     )
+
+
+def test_no_host_is_imported_before_it_is_needed():
+    """They take seconds, and the process that starts the ranks stays beside them."""
+    hosts = 'mmpretrain', 'mmdet', 'mmcv'
+    run(sys.executable, '-c', f'import sys, halvit_mm.launch.ranks; assert not sys.modules.keys() & set({hosts})')

@@ -3,8 +3,8 @@ import json
 import pytest
 
 from halvit_mm.data import write_digits_coco
-from halvit_mm.engine.coco_check import LARGEST_FILE, check_coco, coco_datasets
 from halvit_mm.errors import UserError
+from halvit_mm.launch.coco_check import LARGEST_FILE, check_coco, coco_datasets
 
 
 @pytest.fixture
