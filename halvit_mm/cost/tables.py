@@ -25,7 +25,7 @@ def measure_tables(
             built, ``config``. ``first`` names the row that times are compared with; without it none are taken.
             ``charted`` names rows that are measured at each of ``batches``, or for memory at ``memory_shapes``.
         configs (Path): The folder that the configs are in.
-        rounds (int): Runs that are counted.
+        rounds (int): Runs that are counted; of a single image three times as many.
         say (Callable[[str], None]): Told what is being done.
 
     Returns:
@@ -47,7 +47,8 @@ def measure_tables(
         shape, first = tuple(table['shape']), table.get('first')
         say(table['title'])
         order = sorted(built, key=lambda name: name != first)
-        settings = Settings(shape, (1,) if first else (), ('infer',), rounds=rounds, memory=False)
+        # One image takes milliseconds: more runs let a median outlast what else the machine does for some seconds.
+        settings = Settings(shape, (1,) if first else (), ('infer',), rounds=3 * rounds, memory=False)
         result = dict(
             environment=environment(settings),
             measured={one.pop('name'): one for one in benchmark([built[name] for name in order], settings, say)},
