@@ -38,14 +38,13 @@ def main() -> None:
     header = ['', 'config', 'file (MB)', 'resident (MB)', 'ms', 'ratio', 'largest difference', 'error']
     cells = []
     for row in rows:
-        runtime, precision, prefer = row['kind']
-        kind = f'{runtime}, {precision}' + (f', for {prefer}' if prefer else '')
         if 'error' in row:
-            cells.append([kind, row['name'], f'failed: {row["error"]}', *[None] * 5])
+            cells.append([row['kind'], row['name'], f'failed: {row["error"]}', *[None] * 5])
             continue
         cells.append(
             [
-                *(kind, row['name'], quantity(row['file_bytes'], 1e6, 1), quantity(row['resident_bytes'], 1e6, 1)),
+                *(row['kind'], row['name']),
+                *(quantity(row[key], 1e6, 1) for key in ('file_bytes', 'resident_bytes')),
                 *(f'{row["ms"]:.1f}', f'{row["ratio"]:.2f}', f'{row["difference"]:.1e}', f'{row["error_norm"]:.2%}'),
             ]
         )

@@ -18,16 +18,17 @@ from .network import Network
 from .session import create_session
 from .verify import compare
 
-# Format, precision, and what an ONNX session prefers; None for the other runtimes
+# Format, precision, whether an ONNX graph's weights have a file of their own, what its session prefers (else None)
 KINDS = (
-    ('.onnx', 'fp32', 'memory'),
-    ('.onnx', 'fp32', 'time'),
-    ('.onnx', 'fp16', 'memory'),
-    ('.onnx', 'int8', 'memory'),
-    ('.onnx', 'int8', 'time'),
-    ('.pt2', 'fp32', None),
-    ('.pt', 'fp32', None),
-    ('.xml', 'fp32', None),
+    ('.onnx', 'fp32', True, 'memory'),
+    ('.onnx', 'fp32', False, 'memory'),
+    ('.onnx', 'fp32', True, 'time'),
+    ('.onnx', 'fp16', True, 'memory'),
+    ('.onnx', 'int8', True, 'memory'),
+    ('.onnx', 'int8', True, 'time'),
+    ('.pt2', 'fp32', False, None),
+    ('.pt', 'fp32', False, None),
+    ('.xml', 'fp32', False, None),
 )
 IMAGES = 8
 
@@ -90,24 +91,26 @@ def measure(configs: Sequence[str], rounds: int, say: Callable[[str], None]) -> 
         paths, differences = {}, {}
         for config in configs:
             subject = Subject(config)
-            for suffix, precision in dict.fromkeys(kind[:2] for kind in KINDS):
-                say(f'{subject.name}: {FORMATS[suffix]}, {precision}')
+            for made_as in dict.fromkeys(kind[:3] for kind in KINDS):
+                suffix, precision, external = made_as
+                say(f'{subject.name}: {FORMATS[suffix]}, {precision}' + (', weights beside it' if external else ''))
                 torch.manual_seed(0)
                 network = Network(subject.model(settings))
                 with torch.no_grad():
                     expected = [network(image[None]) for image in images]
-                path = Path(folder, f'{subject.name}-{precision}{suffix}')
-                key = subject.name, suffix, precision
+                path = Path(folder, f'{subject.name}-{precision}-{external}{suffix}')
+                key = subject.name, *made_as
                 try:
-                    write(network, images[:1], path, precision, external_data=suffix == '.onnx', calibration=images)
+                    write(network, images[:1], path, precision, external_data=external, calibration=images)
                     differences[key] = compare(expected, read(path), images.split(1), classifies=True)
                     paths[key] = path
                 except Exception as error:
                     differences[key] = ' '.join(f'{type(error).__name__}: {error}'.split())[:200]
         names = [Subject(config).name for config in configs]
-        for suffix, precision, prefer in KINDS:
-            say(f'memory and time: {FORMATS[suffix]}, {precision}' + (f', for {prefer}' if prefer else ''))
-            made = {name: paths[name, suffix, precision] for name in names if (name, suffix, precision) in paths}
+        for *made_as, prefer in KINDS:
+            kind = describe(*made_as, prefer)
+            say(f'memory and time: {kind}')
+            made = {name: paths[(name, *made_as)] for name in names if (name, *made_as) in paths}
             resident = {
                 name: median(in_fresh_process(resident_bytes, path, prefer, settings.shape) for _ in range(3))
                 for name, path in made.items()
@@ -115,9 +118,9 @@ def measure(configs: Sequence[str], rounds: int, say: Callable[[str], None]) -> 
             runs = {name: _run(opener(path, prefer), images[:1]) for name, path in made.items()}
             times = {name: median(values) for name, values in time_interleaved(runs, rounds).items()}
             for name in names:
-                row = dict(kind=(FORMATS[suffix], precision, prefer), name=name)
+                row = dict(kind=kind, name=name)
                 if name in made:
-                    difference = differences[name, suffix, precision]
+                    difference = differences[(name, *made_as)]
                     row |= dict(
                         file_bytes=sum(file.stat().st_size for file in _files(made[name])),
                         resident_bytes=resident[name],
@@ -127,9 +130,17 @@ def measure(configs: Sequence[str], rounds: int, say: Callable[[str], None]) -> 
                         error_norm=difference.error,
                     )
                 else:
-                    row['error'] = differences[name, suffix, precision]
+                    row['error'] = differences[(name, *made_as)]
                 rows.append(row)
     return rows
+
+
+def describe(suffix: str, precision: str, external: bool, prefer: str | None) -> str:
+    """Name a kind of file and session as the table does."""
+    words = [FORMATS[suffix], precision]
+    if suffix == '.onnx':
+        words += ['weights beside it' if external else 'one file', f'for {prefer}']
+    return ', '.join(words)
 
 
 def _run(run: Callable[[torch.Tensor], Any], images: torch.Tensor) -> Callable[[], None]:
