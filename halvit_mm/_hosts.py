@@ -1,6 +1,7 @@
 """Make ourselves known to the hosts by name, without importing them.
 
-- mmengine resolves ``package::path`` only for the packages in its ``MODULE2PACKAGE`` table.
+- mmengine resolves ``package::path`` in ``_base_`` only for the packages in its ``MODULE2PACKAGE`` table, and in
+  ``Config.fromfile`` for none.
 - mmpretrain's ``get_model``, ``list_models`` and inferencers know the models in its ``ModelHub``.
 - mmdet's inferencers know the models that ``BaseInferencer`` of mmengine finds in mmdet's metafiles.
 
@@ -10,6 +11,7 @@ Each is told of us as soon as, and only if, it is imported. An installed wheel c
 
 import sys
 from collections.abc import Iterator
+from functools import wraps
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
@@ -30,6 +32,17 @@ def announce() -> None:
 
 def _enter_config_prefix(utils: ModuleType) -> None:
     utils.MODULE2PACKAGE.setdefault('halvit_mm', 'halvit_mm')
+
+
+def _enter_config_files(config: ModuleType) -> None:
+    of_host = config.Config.fromfile
+
+    @wraps(of_host)
+    def fromfile(filename, *args, **kwargs):
+        package, prefix, path = str(filename).partition('::')
+        return of_host(_root() / 'configs' / path if prefix and package == 'halvit_mm' else filename, *args, **kwargs)
+
+    config.Config.fromfile = staticmethod(fromfile)
 
 
 def _enter_classifiers(model: ModuleType) -> None:
@@ -54,6 +67,7 @@ def _enter_detectors(infer: ModuleType) -> None:
 
 TOLD = {
     'mmengine.config.utils': _enter_config_prefix,
+    'mmengine.config.config': _enter_config_files,
     'mmpretrain.apis.model': _enter_classifiers,
     'mmengine.infer.infer': _enter_detectors,
 }

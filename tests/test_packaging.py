@@ -57,10 +57,11 @@ def test_installed_wheel_works_from_anywhere(wheel, tmp_path):
         'from mmpretrain.registry import MODELS\n'
         'model = MODELS.build(cfg.model)\n'
         'print(sum(p.numel() for p in model.parameters()))\n'
+        "print(Config.fromfile('halvit_mm::halvit/halvit-micro_8xb128_in1k.py').model.backbone.arch)\n"
         "print(sys.modules['halvit_mm'].__file__)"
     )
-    count, origin = run(sys.executable, '-c', code, cwd=tmp_path).stdout.split()[-2:]
-    assert count == '11433832'
+    count, arch, origin = run(sys.executable, '-c', code, cwd=tmp_path).stdout.split()[-3:]
+    assert (count, arch) == ('11433832', 'micro')
     assert Path(origin).is_relative_to(site)
     for script in (site / 'halvit_mm/.mim/tools').glob('*.sh'):
         assert os.access(script, os.X_OK), script

@@ -60,6 +60,7 @@ def test_config_is_inherited_by_package_path(tmp_path):
         'import halvit_mm\n'
         'from mmengine.config import Config\n'
         "cfg = Config.fromfile('mine.py')\n"
-        'print(cfg.model.backbone.arch, cfg.model.head.num_classes, cfg.train_cfg.max_epochs)'
+        'print(cfg.model.backbone.arch, cfg.model.head.num_classes, cfg.train_cfg.max_epochs)\n'
+        "print(Config.fromfile('halvit_mm::halvit/halvit-micro_8xb128_in1k.py').model.backbone.arch)"
     )
-    assert python(code, tmp_path).split()[-3:] == ['tiny', '7', '300']
+    assert python(code, tmp_path).split()[-4:] == ['tiny', '7', '300', 'micro']

@@ -98,10 +98,11 @@ def measure(configs: Sequence[str], rounds: int, say: Callable[[str], None]) -> 
                 network = Network(subject.model(settings))
                 with torch.no_grad():
                     expected = [network(image[None]) for image in images]
-                path = Path(folder, f'{subject.name}-{precision}-{external}{suffix}')
+                path = Path(folder, f'{subject.name}{suffix}-{precision}-{external}', f'model{suffix}')
+                path.parent.mkdir()
                 key = subject.name, *made_as
                 try:
-                    write(network, images[:1], path, precision, external_data=external, calibration=images)
+                    write(network, images[:1].clone(), path, precision, external_data=external, calibration=images)
                     differences[key] = compare(expected, read(path), images.split(1), classifies=True)
                     paths[key] = path
                 except Exception as error:

@@ -1,4 +1,5 @@
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from halvit_mm.deploy.onnx import initializer_bytes, quantize
 from halvit_mm.deploy.table import KINDS, describe
 from halvit_mm.deploy.verify import Difference, compare
 from halvit_mm.errors import UserError
-from tests.utils import ROOT, run_tool
+from tests.utils import ROOT, run, run_tool
 
 HALVIT = 'configs/digits/halvit_2xb64_digits.py'
 RESNET = 'configs/digits/resnet50-pe_2xb64_digits.py'
@@ -241,9 +242,8 @@ def test_tool_with_real_images(digits, checkpoint):
 @pytest.mark.long
 def test_table(tmp_path):
     (tmp_path / 'deploy.md').write_text('before\n<!-- table -->\nold\n<!-- end of table -->\nafter\n')
-    run_tool(
-        'tools/make_deploy_table.py', '--configs', HALVIT, '--rounds', '2', '--out', tmp_path / 'deploy.md', timeout=500
-    )
+    command = (sys.executable, 'tools/make_deploy_table.py', '--configs', HALVIT, '--rounds', '2')
+    run(*command, '--out', tmp_path / 'deploy.md')
     lines = (tmp_path / 'deploy.md').read_text().splitlines()
     assert (lines[0], lines[-1]) == ('before', 'after')
     rows = [line.split(' | ') for line in lines if ' | halvit_2xb64_digits | ' in line]
