@@ -88,21 +88,22 @@ def test_a_model_that_cannot_be_built_does_not_lose_the_others(tmp_path):
 
 @pytest.mark.long
 def test_tool(tmp_path):
-    twin = tmp_path / 'twin.py'
-    twin.write_text(f"_base_ = '{ROOT / DIGITS}'\nmodel = dict(backbone=dict(tie='none'))\n")
+    tied, twin = tmp_path / 'tied.py', tmp_path / 'twin.py'
+    tied.write_text(f"_base_ = '{ROOT / DIGITS}'\nmodel = dict(backbone=dict(arch=dict(num_layers=1)))\n")
+    twin.write_text("_base_ = 'tied.py'\nmodel = dict(backbone=dict(tie='none'))\n")
     done = run_tool(
-        *('tools/benchmark.py', DIGITS, str(twin), '--shape', '32', '--batch', '4'),
+        *('tools/benchmark.py', tied, twin, '--shape', '32', '--batch', '4'),
         *('--rounds', '2', '--compile', '--modes', 'infer', '--out', str(tmp_path / 'out')),
     )
     results = json.loads((tmp_path / 'out/results.json').read_text())
-    assert [result['name'] for result in results] == ['halvit_2xb64_digits', 'twin']
+    assert [result['name'] for result in results] == ['tied', 'twin']
     for result in results:
         assert KEYS <= result.keys()
         assert [one['compiled'] for one in result['runs']] == [False, True]
         assert all(RUN_KEYS <= one.keys() for one in result['runs'])
         assert result['environment']['threads'] > 0
     tied, twin = results
-    assert tied['gradient_bytes'] < 0.55 * twin['gradient_bytes']
+    assert tied['gradient_bytes'] < 0.65 * twin['gradient_bytes']
     assert all(one['peak_memory_bytes'] > 2**27 for one in tied['runs'] if not one['compiled'])
     lines = [*csv.DictReader((tmp_path / 'out/results.csv').open())]
     assert [line['ms_median'] for line in lines] == [str(one['ms_median']) for r in results for one in r['runs']]

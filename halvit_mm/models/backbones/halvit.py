@@ -359,6 +359,13 @@ class HaLViT(VisionTransformer):
             f'find no place (first: {", ".join(unused[:3]) or "none"}). {advice}'
         )
 
+    def _prepare_pos_embed(self, state_dict, prefix, *args, **kwargs) -> None:
+        name = f'{prefix}pos_embed'
+        if not self.with_cls_token and {name, f'{prefix}cls_token'} <= state_dict.keys():
+            # The host takes the class token's embedding out too, but only of a model for images of the same size.
+            state_dict[name] = state_dict[name][:, 1:]
+        super()._prepare_pos_embed(state_dict, prefix, *args, **kwargs)
+
     def _has_windows(self, layer: int) -> bool:
         return self.window_size > 0 and layer not in self.global_attn_layers
 

@@ -189,6 +189,10 @@ class TestSizes:
         grid = F.interpolate(grid, size=(6, 6), mode='bicubic', align_corners=False)
         torch.testing.assert_close(target.pos_embed[0, 1:], grid[0].permute(1, 2, 0).reshape(36, 24))
         torch.testing.assert_close(target.pos_embed[:, 0], source.pos_embed[:, 0])
+        without = make(img_size=48, with_cls_token=False, out_type='featmap')
+        incompatible = without.load_state_dict(source.state_dict(), strict=False)
+        assert incompatible.unexpected_keys == ['cls_token']
+        torch.testing.assert_close(without.pos_embed, target.pos_embed[:, 1:])
 
     def test_channels_last_images(self):
         for with_cls_token in (True, False):
