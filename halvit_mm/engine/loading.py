@@ -5,9 +5,11 @@ mmengine 0.10.12 reads the file again without that list where it meets another t
 by which a file reaches the rest. :func:`read_only_data` ends both for the whole process.
 """
 
+import lzma
 import os
 import pickle
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -123,6 +125,11 @@ def load_file(path: str | os.PathLike, map_location: str | Callable | None = 'cp
     return _data_of(path, content)
 
 
+# What zipfile raises at a wrong byte: NotImplementedError where it stands for a method of compression, RuntimeError
+# where it says that the part is encrypted, EOFError where a length is wrong, the last two within what is compressed.
+UNREADABLE_ZIP = (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error, lzma.LZMAError)
+
+
 def load_from_local(filename: str, map_location: str | Callable | None) -> dict:
     return load_file(filename, map_location)
 
@@ -149,7 +156,7 @@ def find_damage(path: str | os.PathLike) -> str | None:
         # A zip file's table of contents is at its end: a file that was cut has none.
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
-    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+    except UNREADABLE_ZIP as error:
         return f'{type(error).__name__}: {error}'
     return damaged and f'{damaged} in it is not what was written'
 

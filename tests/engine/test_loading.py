@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from mmengine.model import BaseModule
 from mmengine.runner import CheckpointLoader, load_checkpoint
 from safetensors.torch import save_file
 
-from halvit_mm.engine.loading import DamagedCheckpoint, load_file, read_only_data
+from halvit_mm.engine.loading import DamagedCheckpoint, find_damage, load_file, read_only_data
 from halvit_mm.errors import UserError
 from tests.reliability.files import old_format, reach_by_getattr
 
@@ -157,3 +158,18 @@ def test_trust():
         read_only_data()
     with pytest.raises(UserError, match='carries code'):
         CheckpointLoader.load_checkpoint('x.pth')
+
+
+@pytest.mark.parametrize('method', [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_any_wrong_byte_is_told_and_not_raised(method, tmp_path):
+    path = tmp_path / 'epoch_1.pth'
+    with zipfile.ZipFile(path, 'w', method) as archive:
+        archive.writestr('epoch_1/data.pkl', bytes(range(256)) * 3)
+    whole = path.read_bytes()
+    assert find_damage(path) is None
+    damage = []
+    for i in range(len(whole)):
+        path.write_bytes(whole[:i] + bytes([whole[i] ^ 0xFF]) + whole[i + 1 :])
+        damage.append(find_damage(path))
+    # Bytes of dates, names and rights are under no checksum.
+    assert sum(map(bool, damage)) > len(whole) / 4
