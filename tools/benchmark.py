@@ -1,8 +1,8 @@
 """What configs cost, side by side: parameters, multiply-accumulates, bytes, time, memory.
 
 A config is a file, or package::path for one that an installed package carries, such as
-mmpretrain::deit/deit-small_4xb256_in1k.py. Models run in turn in one process; ratios are to the first config.
-Memory is read in a fresh process each.
+mmpretrain::deit/deit-small_4xb256_in1k.py. Models run in turn in one process, which keeps the memory that it frees;
+ratios are to the first config. Peaks of memory are read in a fresh process each, with the allocator as it comes.
 """
 
 import argparse
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from halvit_mm.cost import PRECISIONS, inference, profile_run, training_step
+from halvit_mm.cost import PRECISIONS, inference, keep_freed_memory, profile_run, training_step
 from halvit_mm.cost.benchmark import Settings, Subject, benchmark, elapsed, environment, random_images
 from halvit_mm.cost.report import counts_table, environment_line, markdown_table, runs_table, write_results
 from halvit_mm.errors import UserError, told_in_one_line
@@ -69,6 +69,7 @@ def profile(subjects: list[Subject], settings: Settings) -> str:
 def main() -> None:
     args = parse_args()
     logging.disable(logging.INFO)  # mmengine lists each parameter's group
+    keep_freed_memory()
     with told_in_one_line():
         settings = Settings(
             shape=(args.shape[0], args.shape[-1]),

@@ -1,5 +1,5 @@
 from .count import count_macs, count_parameters
-from .measure import PRECISIONS, inference, time_interleaved, training_step
+from .measure import PRECISIONS, inference, keep_freed_memory, time_interleaved, training_step
 from .profile import Profile, profile_run
 from .samples import forward_tensor, ground_truth, is_detector
 from .storage import activation_bytes, storage_bytes, training_bytes, weight_file_bytes
@@ -14,6 +14,7 @@ __all__ = [
     'ground_truth',
     'inference',
     'is_detector',
+    'keep_freed_memory',
     'profile_run',
     'storage_bytes',
     'time_interleaved',

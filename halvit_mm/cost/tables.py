@@ -122,7 +122,9 @@ def write_tables(
         'others were measured here: parameters, multiply-accumulates (MACs) of one image, the weight file, the '
         'gradients that a rank sends in a step, and the training state (weights, gradients and what the '
         "config's own optimizer keeps). A dash stands for what no source prints or what cannot be built here. "
-        'Parameters marked * are without the classifier, as the source counts.',
+        'Parameters marked * are without the classifier, as the source counts. While times are taken models run in '
+        'turn in one process, which keeps the memory that it frees: glibc would give large blocks back, and fresh '
+        'pages cost time. Peaks of memory are read in a fresh process each, with the allocator as it comes.',
     ]
     files = []
     for table, result in zip(published['tables'], measured, strict=True):

@@ -1,6 +1,7 @@
 """Look through a COCO annotation file before a run, for what the host would meet late or pass over in silence."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -44,9 +45,9 @@ def check_coco(loader: str, dataset: Mapping) -> None:
 
     Raises:
         UserError: If the file is no JSON or lacks a key; if it names an image that is not there; if none of its
-            categories is a class of the dataset; if an annotation belongs to no image; if masks are to be read and an
-            annotation that mmdet keeps has none; if its masks are run-length coded and are to be read with
-            ``poly2mask=False``, for which mmdet ignores them.
+            categories is a class of the dataset; if an annotation belongs to no image, or its box or area is not made
+            of finite numbers; if masks are to be read and an annotation that mmdet keeps has none; if its masks are
+            run-length coded and are to be read with ``poly2mask=False``, for which mmdet ignores them.
     """
     root = dataset.get('data_root') or ''
     path = Path(root, dataset.get('ann_file') or '')
@@ -78,6 +79,12 @@ def check_coco(loader: str, dataset: Mapping) -> None:
             raise UserError(
                 f"{where}: annotation {annotation['id']} is of image {annotation['image_id']}, which is not in 'images'"
             )
+        box, area = annotation['bbox'], annotation['area']
+        if not isinstance(box, list) or len(box) != 4 or not all(map(_is_finite, (*box, area))):
+            raise UserError(
+                f'{where}: annotation {annotation["id"]} has the box {str(box)[:100]} and the area {str(area)[:20]}; '
+                'a box is [x, y, width, height], and all are finite numbers'
+            )
         if not with_mask or annotation.get('ignore') or annotation['area'] <= 0:
             continue
         mask = annotation.get('segmentation')
@@ -95,6 +102,10 @@ def check_coco(loader: str, dataset: Mapping) -> None:
                 f'{where}: annotation {annotation["id"]} has a run-length mask, which mmdet ignores with '
                 'poly2mask=False; set poly2mask=True in LoadAnnotations'
             )
+
+
+def _is_finite(number: object) -> bool:
+    return isinstance(number, (int, float)) and math.isfinite(number)
 
 
 def _check_classes(where: str, dataset: Mapping, categories: list[str]) -> None:

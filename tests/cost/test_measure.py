@@ -1,3 +1,6 @@
+import sys
+
+import psutil
 import pytest
 import torch
 from mmdet.registry import MODELS as DETECTORS
@@ -7,7 +10,15 @@ from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS
 from torch import nn
 
-from halvit_mm.cost import inference, is_detector, profile_run, time_interleaved, training_step
+from halvit_mm.cost import (
+    inference,
+    is_detector,
+    keep_freed_memory,
+    profile_run,
+    time_interleaved,
+    training_step,
+)
+from halvit_mm.cost.benchmark import in_fresh_process
 from tests.utils import ROOT
 
 
@@ -26,6 +37,22 @@ def test_runs_are_interleaved_after_a_warm_up():
     times = time_interleaved({name: lambda name=name: order.append(name) for name in 'ab'}, rounds=3, warm_up=2)
     assert order == ['a', 'b'] * 5
     assert [len(values) for values in times.values()] == [3, 3]
+
+
+def left_after_freeing(megabytes: int, keep: bool) -> float:
+    if keep:
+        keep_freed_memory()
+    process = psutil.Process()
+    before = process.memory_info().rss
+    block = torch.ones(megabytes * 2**18)
+    del block
+    return (process.memory_info().rss - before) / 2**20
+
+
+@pytest.mark.skipif(not sys.platform.startswith('linux'), reason="sets glibc's allocator, which only Linux has")
+def test_freed_memory_is_kept():
+    assert in_fresh_process(left_after_freeing, 200, False) < 50
+    assert in_fresh_process(left_after_freeing, 200, True) > 190
 
 
 # mmcv's NMS takes no bfloat16 on the CPU.

@@ -92,6 +92,21 @@ def test_annotation_of_no_image(dataset, change):
     assert "annotation 1 is of image 77, which is not in 'images'" in refused(dataset)
 
 
+@pytest.mark.parametrize(
+    ('values', 'named'),
+    [
+        (dict(bbox=[1, 2, 3]), 'annotation 1 has the box [1, 2, 3]'),
+        (dict(bbox=[1, 2, None, 4]), 'annotation 1 has the box [1, 2, None, 4]'),
+        (dict(bbox=[1, 2, float('nan'), 4]), 'annotation 1 has the box [1, 2, nan, 4]'),
+        (dict(bbox='1 2 3 4'), 'annotation 1 has the box 1 2 3 4'),
+        (dict(area=None), 'and the area None;'),
+    ],
+)
+def test_boxes_and_areas_that_are_no_numbers(dataset, change, values, named):
+    change(lambda content: content['annotations'][0].update(values))
+    assert named in refused(dataset)
+
+
 def test_images_to_detect_in_need_no_annotations(dataset, change):
     change(lambda content: content.pop('annotations'))
     check_coco('test_dataloader', {**dataset, 'test_mode': True})
