@@ -4,6 +4,10 @@ import os
 import shutil
 import tempfile
 
+# Two workers share two cores, and so do the processes that they start: threads that wait for one another cost more
+# than they give. Before torch is imported, which reads it.
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+
 import pytest
 import torch
 
@@ -24,8 +28,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _quiet_and_repeatable():
-    """Two workers share two cores; mmengine's reports on initialization would fill the log of a failure."""
-    torch.set_num_threads(1)
+    """mmengine's reports on initialization would fill the log of a failure."""
     torch.manual_seed(0)
     logging.disable(logging.INFO)
     yield
