@@ -16,17 +16,15 @@ PRECISIONS = {'fp32': None, 'amp-bf16': torch.bfloat16, 'amp-fp16': torch.float1
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep the memory that it frees, as far as glibc is its allocator; nothing elsewhere.
+    """Let this process keep the memory that it frees. Only on Linux, for glibc, which torch's wheels need there.
 
     By default glibc gives blocks above 32 MiB back to the system at once, and smaller ones now and then. Then the same
     layers run on fresh pages in one process and not in the next, which made Swin-T and PVT-S 1.5 and 2 times as slow.
     """
-    if not sys.platform.startswith('linux'):
-        return
-    mallopt = getattr(ctypes.CDLL(None), 'mallopt', None)  # musl has none
-    if mallopt is not None:
-        mallopt(-4, 0)  # M_MMAP_MAX: no block is mapped by itself
-        mallopt(-1, -1)  # M_TRIM_THRESHOLD: the heap does not shrink
+    if sys.platform == 'linux':
+        libc = ctypes.CDLL(None)
+        libc.mallopt(-4, 0)  # M_MMAP_MAX: no block is mapped by itself
+        libc.mallopt(-1, -1)  # M_TRIM_THRESHOLD: the heap does not shrink
 
 
 def autocast(device: str, precision: str) -> torch.autocast | nullcontext:
