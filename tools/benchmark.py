@@ -2,7 +2,8 @@
 
 A config is a file, or package::path for one that an installed package carries, such as
 mmpretrain::deit/deit-small_4xb256_in1k.py. Models run in turn in one process, which keeps the memory that it frees;
-ratios are to the first config. Peaks of memory are read in a fresh process each, with the allocator as it comes.
+ratios are to the first config's time in the same round, and the median is given. Peaks of memory are read in a fresh
+process each, with the allocator as it comes.
 """
 
 import argparse
@@ -31,6 +32,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--compile', action='store_true', help='time each model under torch.compile as well')
     parser.add_argument('--channels-last', action='store_true', help='images and weights in channels_last layout')
     parser.add_argument('--rounds', type=int, default=10, help='runs that are counted (default: %(default)s)')
+    parser.add_argument(
+        '--processes', type=int, default=1, help='take times in so many processes, each with its rounds (default: 1)'
+    )
     parser.add_argument('--no-memory', action='store_true', help='do not read peaks of memory, which takes a while')
     parser.add_argument('--profile', action='store_true', help='print where the time of each model goes instead')
     parser.add_argument('--out', type=Path, metavar='DIR', help='write results.json, .csv, .md and charts there')
@@ -69,7 +73,6 @@ def profile(subjects: list[Subject], settings: Settings) -> str:
 def main() -> None:
     args = parse_args()
     logging.disable(logging.INFO)  # mmengine lists each parameter's group
-    keep_freed_memory()
     with told_in_one_line():
         settings = Settings(
             shape=(args.shape[0], args.shape[-1]),
@@ -80,10 +83,12 @@ def main() -> None:
             compile=args.compile,
             channels_last=args.channels_last,
             rounds=args.rounds,
+            processes=args.processes,
             memory=not args.no_memory,
         )
         subjects = [Subject(path) for path in args.configs]
         if args.profile:
+            keep_freed_memory()
             print(environment_line(environment(settings)), profile(subjects, settings), sep='\n\n')
             return
         names = [subject.name for subject in subjects]

@@ -8,7 +8,6 @@ import json
 import logging
 from pathlib import Path
 
-from halvit_mm.cost import keep_freed_memory
 from halvit_mm.cost.benchmark import elapsed
 from halvit_mm.cost.tables import compare, measure_tables, write_tables
 from halvit_mm.errors import told_in_one_line
@@ -27,7 +26,6 @@ def main() -> None:
     args = parser.parse_args()
 
     logging.disable(logging.INFO)  # mmengine lists each parameter's group
-    keep_freed_memory()
     published = json.loads(args.published.read_text())
     before = args.out / 'tables.json'
     before = json.loads(before.read_text()) if before.exists() else None

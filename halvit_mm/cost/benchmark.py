@@ -1,4 +1,4 @@
-"""What configs cost, side by side: counts and bytes, memory in fresh processes, times in one process."""
+"""What configs cost, side by side: counts and bytes, memory in a fresh process each, times in one together."""
 
 import logging
 import os
@@ -6,9 +6,11 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import get_context
 from pathlib import Path
@@ -26,7 +28,7 @@ from halvit_mm.config import load_config
 from halvit_mm.errors import UserError
 
 from .count import count_macs, count_parameters
-from .measure import autocast, inference, time_interleaved, training_step
+from .measure import autocast, inference, keep_freed_memory, time_interleaved, training_step
 from .samples import is_detector
 from .storage import activation_bytes, training_bytes, weight_file_bytes
 
@@ -48,7 +50,9 @@ class Settings:
         precisions (tuple[str, ...]): Of ``'fp32'``, ``'amp-bf16'``, ``'amp-fp16'``. Defaults to ``('fp32',)``.
         compile (bool): Whether each model is timed once more under ``torch.compile``. Defaults to False.
         channels_last (bool): Whether images and weights have that layout. Defaults to False.
-        rounds (int): Runs that are counted. Defaults to 10.
+        rounds (int): Runs that are counted, in each process. Defaults to 10.
+        processes (int): Processes that times are taken in, one after the other. How fast a model runs depends on what
+            else the machine does in that minute, and on where its memory lies. Defaults to 1.
         memory (bool): Whether peaks of memory are read, in a fresh process each. Defaults to True.
     """
 
@@ -60,6 +64,7 @@ class Settings:
     compile: bool = False
     channels_last: bool = False
     rounds: int = 10
+    processes: int = 1
     memory: bool = True
 
     def __post_init__(self) -> None:
@@ -67,9 +72,15 @@ class Settings:
             raise UserError('--device cuda: torch sees no GPU on this machine')
         if self.device == 'cpu' and 'amp-fp16' in self.precisions:
             raise UserError('--precision amp-fp16 needs a GPU; amp-bf16 runs on both')
-        for name, values in (('shape', self.shape), ('batch', self.batches), ('rounds', (self.rounds,))):
-            if min(values, default=1) < 1:
-                raise UserError(f'--{name}: {min(values)} is not positive')
+        for name in ('shape', 'batches', 'rounds', 'processes'):
+            values = getattr(self, name)
+            if (least := min(values, default=1) if isinstance(values, tuple) else values) < 1:
+                raise UserError(f'--{name.replace("batches", "batch")}: {least} is not positive')
+
+    @property
+    def combinations(self) -> list[tuple[int, str, str]]:
+        """Each batch size with each mode and precision."""
+        return [(b, m, p) for p in self.precisions for b in self.batches for m in self.modes]
 
 
 @dataclass
@@ -278,82 +289,122 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
+def take_times(
+    subjects: Sequence[Subject], settings: Settings, say: Callable[[str], None]
+) -> tuple[dict[tuple, dict[tuple[str, bool], list[float]]], dict[str, str]]:
+    """Time models in turn in this process, which keeps the memory that it frees.
+
+    Args:
+        subjects (Sequence[Subject]): The configs.
+        settings (Settings): What is measured.
+        say (Callable[[str], None]): Told what is being done.
+
+    Returns:
+        tuple[dict, dict]: Seconds of each run by (batch, mode, precision) and by (name, whether it was compiled); what
+        failed by name.
+    """
+    logging.disable(logging.INFO)
+    keep_freed_memory()
+    models = {subject.name: subject.model(settings) for subject in subjects}
+    forms = (False, True) if settings.compile else (False,)
+    able = [(subject, compiled) for subject in subjects for compiled in forms]
+    times, errors = {}, {}
+    for combination in settings.combinations:
+        batch, mode, precision = combination
+        say(f'times: {mode}, batch {batch}, {precision}, {len(models)} models in turn')
+        runs = {}
+        for subject, compiled in [*able]:
+            try:
+                run = _runner(subject, models[subject.name], settings, *combination, compiled)
+                run()
+                runs[subject.name, compiled] = run
+            except Exception as error:
+                able.remove((subject, compiled))
+                errors[subject.name] = ('compiled: ' if compiled else '') + _in_short(error)
+        times[combination] = time_interleaved(runs, settings.rounds, warm_up=1)
+    return times, errors
+
+
+def say_nothing(line: str) -> None:
+    pass
+
+
 def benchmark(
-    subjects: Iterable[Subject], settings: Settings, say: Callable[[str], None] = lambda _: None
+    subjects: Iterable[Subject], settings: Settings, say: Callable[[str], None] = say_nothing
 ) -> list[dict[str, Any]]:
     """Measure configs side by side. One that fails keeps what it has; the others go on.
 
     Args:
         subjects (Iterable[Subject]): The configs; ratios are to the first that can be run.
         settings (Settings): What is measured.
-        say (Callable[[str], None]): Told what is being done. Defaults to nobody.
+        say (Callable[[str], None]): Told what is being done, in several processes, so it must be possible to pickle.
+            Defaults to nobody.
 
     Returns:
         list[dict]: For each config ``name``, ``config``, the counts of :func:`count`, ``runs``, ``environment``, and
         ``error`` where something failed. Each run has ``batch``, ``mode``, ``precision``, ``device``, ``compiled``,
-        ``rounds``, ``ms_median``, ``ms_min``, ``ms_max``, ``images_per_second``, ``ratio_to_first``,
-        ``peak_memory_bytes`` and ``activation_bytes``, which is None for inferences.
+        ``rounds`` (of all processes), ``ms_median``, ``ms_min``, ``ms_max``, ``images_per_second``, ``ratio_to_first``
+        (the median of the ratios to the first config's time in the same round), ``peak_memory_bytes`` and
+        ``activation_bytes``, which is None for inferences.
     """
     subjects = list(subjects)
     around = environment(settings)
-    results = [dict(name=subject.name, config=subject.path, runs=[], environment=around) for subject in subjects]
+    results = {s.name: dict(name=s.name, config=s.path, runs=[], environment=around) for s in subjects}
+
+    def fail(name: str, error: str) -> None:
+        results[name]['error'] = error
+        say(f'{name} failed: {error}')
+
     peaks, unread = {}, dict(peak_memory_bytes=None, activation_bytes=None)
-    combinations = [(b, m, p) for p in settings.precisions for b in settings.batches for m in settings.modes]
-    for i, (subject, result) in enumerate(zip(subjects, results, strict=True), 1):
+    for i, subject in enumerate(subjects, 1):
         say(f'[{i}/{len(subjects)}] {subject.name}: counts{" and memory" if settings.memory else ""}')
         try:
-            result.update(in_fresh_process(count, subject, settings))
-            for combination in combinations if settings.memory else ():
+            results[subject.name].update(in_fresh_process(count, subject, settings))
+            for combination in settings.combinations if settings.memory else ():
                 peaks[(subject.name, *combination)] = in_fresh_process(peak_memory, subject, settings, *combination)
         except Exception as error:
-            _fail(result, error, say)
+            fail(subject.name, _in_short(error))
 
-    models = {}
-    for subject, result in zip(subjects, results, strict=True):
-        if combinations and 'error' not in result:
-            models[subject.name] = subject.model(settings)
-    able = [(name, compiled) for name in models for compiled in ((False, True) if settings.compile else (False,))]
-    for batch, mode, precision in combinations:
-        say(f'times: {mode}, batch {batch}, {precision}, {len(models)} models in turn')
-        runs = {}
-        for subject, result in zip(subjects, results, strict=True):
-            for compiled in (False, True) if settings.compile else (False,):
-                if (subject.name, compiled) not in able:
-                    continue
-                try:
-                    run = _runner(subject, models[subject.name], settings, batch, mode, precision, compiled)
-                    run()
-                    runs[subject.name, compiled] = run
-                except Exception as error:
-                    able.remove((subject.name, compiled))
-                    _fail(result, error, say, 'compiled: ' if compiled else '')
-        times = time_interleaved(runs, settings.rounds, warm_up=1)
-        first = median(next(iter(times.values()), [float('nan')]))
-        for result in results:
-            for compiled in (False, True):
-                if seconds := times.get((result['name'], compiled)):
-                    result['runs'].append(
-                        dict(
-                            batch=batch,
-                            mode=mode,
-                            precision=precision,
-                            device=settings.device,
-                            compiled=compiled,
-                            rounds=settings.rounds,
-                            ms_median=1e3 * median(seconds),
-                            ms_min=1e3 * min(seconds),
-                            ms_max=1e3 * max(seconds),
-                            images_per_second=batch / median(seconds),
-                            ratio_to_first=median(seconds) / first,
-                            **(unread if compiled else peaks.get((result['name'], batch, mode, precision), unread)),
-                        )
-                    )
-    return results
+    pooled = defaultdict(list)
+    ratios = defaultdict(list)
+    for _ in range(settings.processes):
+        able = [subject for subject in subjects if 'error' not in results[subject.name]]
+        if not able or not settings.combinations:
+            break
+        try:
+            times, errors = in_fresh_process(take_times, able, settings, say)
+        except Exception as error:
+            times, errors = {}, {subject.name: _in_short(error) for subject in able}
+        for name, error in errors.items():
+            fail(name, error)
+        for combination, runs in times.items():
+            for key, seconds in runs.items():
+                pooled[combination, key] += seconds
+                first = next(iter(runs.values()))
+                ratios[combination, key] += [own / other for own, other in zip(seconds, first, strict=True)]
+    for (combination, (name, compiled)), seconds in pooled.items():
+        batch, mode, precision = combination
+        results[name]['runs'].append(
+            dict(
+                batch=batch,
+                mode=mode,
+                precision=precision,
+                device=settings.device,
+                compiled=compiled,
+                rounds=len(seconds),
+                ms_median=1e3 * median(seconds),
+                ms_min=1e3 * min(seconds),
+                ms_max=1e3 * max(seconds),
+                images_per_second=batch / median(seconds),
+                ratio_to_first=median(ratios[combination, (name, compiled)]),
+                **(unread if compiled else peaks.get((name, *combination), unread)),
+            )
+        )
+    return [*results.values()]
 
 
-def _fail(result: dict[str, Any], error: Exception, say: Callable[[str], None], what: str = '') -> None:
-    result['error'] = what + ' '.join(f'{type(error).__name__}: {error}'.split())[:300]
-    say(f'{result["name"]} failed: {result["error"]}')
+def _in_short(error: Exception) -> str:
+    return ' '.join(f'{type(error).__name__}: {error}'.split())[:300]
 
 
 def elapsed() -> Callable[[str], None]:
@@ -362,5 +413,8 @@ def elapsed() -> Callable[[str], None]:
     Returns:
         Callable[[str], None]: Takes a line.
     """
-    start = time.perf_counter()
-    return lambda line: print(f'{time.perf_counter() - start:6.0f} s  {line}', file=sys.stderr, flush=True)
+    return partial(_say, time.perf_counter())
+
+
+def _say(start: float, line: str) -> None:
+    print(f'{time.perf_counter() - start:6.0f} s  {line}', file=sys.stderr, flush=True)

@@ -25,7 +25,7 @@ def measure_tables(
             built, ``config``. ``first`` names the row that times are compared with; without it none are taken.
             ``charted`` names rows that are measured at each of ``batches``, or for memory at ``memory_shapes``.
         configs (Path): The folder that the configs are in.
-        rounds (int): Runs that are counted; of a single image three times as many.
+        rounds (int): Runs that are counted; of a single image twice as many in each of three processes.
         say (Callable[[str], None]): Told what is being done.
 
     Returns:
@@ -47,8 +47,10 @@ def measure_tables(
         shape, first = tuple(table['shape']), table.get('first')
         say(table['title'])
         order = sorted(built, key=lambda name: name != first)
-        # One image takes milliseconds: more runs let a median outlast what else the machine does for some seconds.
-        settings = Settings(shape, (1,) if first else (), ('infer',), rounds=3 * rounds, memory=False)
+        # One image takes milliseconds: more runs, in several minutes, outlast what else the machine does.
+        settings = Settings(
+            shape, (1,) if first else (), ('infer',), rounds=2 * rounds, processes=3 if first else 1, memory=False
+        )
         result = dict(
             environment=environment(settings),
             measured={one.pop('name'): one for one in benchmark([built[name] for name in order], settings, say)},
@@ -122,9 +124,11 @@ def write_tables(
         'others were measured here: parameters, multiply-accumulates (MACs) of one image, the weight file, the '
         'gradients that a rank sends in a step, and the training state (weights, gradients and what the '
         "config's own optimizer keeps). A dash stands for what no source prints or what cannot be built here. "
-        'Parameters marked * are without the classifier, as the source counts. While times are taken models run in '
+        'Parameters marked * are without the classifier, as the source counts. Times are taken while models run in '
         'turn in one process, which keeps the memory that it frees: glibc would give large blocks back, and fresh '
-        'pages cost time. Peaks of memory are read in a fresh process each, with the allocator as it comes.',
+        "pages cost time. A ratio is the median of the ratios to the first model's time in the same round; those of "
+        'one image are from three processes. Peaks of memory are read in a fresh process each, with the allocator as '
+        'it comes.',
     ]
     files = []
     for table, result in zip(published['tables'], measured, strict=True):

@@ -1,6 +1,7 @@
 from .bad_images import BadImageHook, CheckedDataset
 from .checkpoint import WholeCheckpointHook, find_latest_checkpoint
 from .finite import FiniteStepHook
+from .history import LogHistoryHook
 from .layer_decay import LayerDecayOptimWrapperConstructor
 from .loading import load_file, read_only_data
 from .loops import ResumableEpochTrainLoop, ResumableIterTrainLoop
@@ -16,6 +17,7 @@ __all__ = [
     'HangHook',
     'IterationSeedHook',
     'LayerDecayOptimWrapperConstructor',
+    'LogHistoryHook',
     'PretrainedBackboneHook',
     'ResumableEpochTrainLoop',
     'ResumableIterTrainLoop',

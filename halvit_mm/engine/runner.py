@@ -20,6 +20,7 @@ from .bad_images import BadImageHook, CheckedDataset, LabelHook
 from .checkpoint import WholeCheckpointHook, check_writable, find_latest_checkpoint, read_seed, written_whole
 from .cpu_ranks import init_cpu_ranks
 from .finite import FiniteStepHook, check_finite
+from .history import LogHistoryHook
 from .loops import ResumableEpochTrainLoop, ResumableIterTrainLoop
 from .reproduce import IterationSeedHook, seed_by_place
 from .watch import HangHook
@@ -38,6 +39,7 @@ class ResumableRunner(Runner):
       resuming takes the last whole one, in the middle of an epoch too;
     - augmentations, dropout and their like depend on the seed, the epoch, the sample's place and the iteration
       alone (see :mod:`halvit_mm.engine.reproduce`), so that a resumed run repeats the one that was not cut;
+    - of the log's values only as many are kept as the log looks back at;
     - what :func:`~halvit_mm.config.reliability` reads in the config: steps that are not finite, images that cannot be
       read, ranks that hang.
     """
@@ -94,6 +96,7 @@ class ResumableRunner(Runner):
         options = reliability(self.cfg)
         self.register_hook(IterationSeedHook())
         self.register_hook(LabelHook())
+        self.register_hook(LogHistoryHook())
         self.register_hook(FiniteStepHook(options['not_finite']))
         if options['bad_images'] == 'skip':
             self.register_hook(BadImageHook())

@@ -30,7 +30,7 @@ RUN_KEYS = {
 }
 
 
-def die() -> None:
+def die(*args) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -43,6 +43,7 @@ class TestSettings:
             (dict(batches=(1, 0)), '--batch: 0 is not positive'),
             (dict(shape=(-224, 224)), '--shape: -224 is not positive'),
             (dict(rounds=0), '--rounds: 0 is not positive'),
+            (dict(processes=-1), '--processes: -1 is not positive'),
         ],
     )
     def test_refuses(self, wrong, message, monkeypatch):
@@ -75,7 +76,7 @@ def test_a_model_that_cannot_be_built_does_not_lose_the_others(tmp_path):
     broken = tmp_path / 'broken.py'
     broken.write_text(f"_base_ = '{ROOT / DIGITS}'\nmodel = dict(backbone=dict(tie='most'))\n")
     said = []
-    settings = Settings(shape=(32, 32), batches=(2,), rounds=2, memory=False)
+    settings = Settings(shape=(32, 32), batches=(2,), rounds=2, processes=2, memory=False)
     subjects = [Subject(str(broken)), Subject(str(ROOT / DIGITS))]
     bad, good = benchmark(subjects, settings, said.append)
     assert 'tie' in bad['error']
@@ -83,7 +84,31 @@ def test_a_model_that_cannot_be_built_does_not_lose_the_others(tmp_path):
     assert KEYS <= good.keys()
     assert [run['mode'] for run in good['runs']] == ['infer', 'train']
     assert [run['ratio_to_first'] for run in good['runs']] == [1, 1]
+    assert [run['rounds'] for run in good['runs']] == [4, 4]
     assert any(line.startswith('broken failed: ') for line in said)
+
+
+def test_a_model_that_cannot_be_run_does_not_lose_the_others(tmp_path):
+    small = tmp_path / 'small.py'
+    small.write_text(f"_base_ = '{ROOT / DIGITS}'\nmodel = dict(backbone=dict(arch=dict(num_layers=1)))\n")
+    settings = Settings(shape=(32, 32), batches=(1,), rounds=3, memory=False)
+    # Of one image of this size its last batch norm sees one value for each channel.
+    resnet = Subject('mmpretrain::resnet/resnet18_8xb32_in1k.py')
+    bad, *others = benchmark([resnet, Subject(str(small)), Subject(str(ROOT / DIGITS))], settings)
+    assert 'Expected more than 1 value per channel when training' in bad['error']
+    assert [run['mode'] for run in bad['runs']] == ['infer']
+    ratios = [[run['ratio_to_first'] for run in one['runs']] for one in (bad, *others)]
+    assert (ratios[0][0], ratios[1][1]) == (1, 1)
+    assert all(ratio != 1 for ratio in (ratios[1][0], *ratios[2]))
+
+
+def test_times_of_a_process_that_dies_are_told(monkeypatch):
+    monkeypatch.setattr('halvit_mm.cost.benchmark.take_times', die)
+    settings = Settings(shape=(32, 32), batches=(2,), rounds=1, memory=False)
+    [result] = benchmark([Subject(str(ROOT / DIGITS))], settings)
+    assert 'BrokenProcessPool' in result['error']
+    assert KEYS <= result.keys()
+    assert result['runs'] == []
 
 
 @pytest.mark.long
