@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from halvit_mm.models.layers import (
+    FrugalGELU,
     TiedConv1x1,
     TiedFFN,
     TiedKeyValue,
@@ -259,7 +260,8 @@ class MmcvFFN(Pair):
 
     def tie(self, ffn: nn.Module) -> TiedFFN:
         tied = TiedFFN(ffn.embed_dims, ffn.feedforward_channels, add_identity=ffn.add_identity)
-        _, tied.activate, tied.ffn_drop = ffn.layers[0]
+        _, activate, tied.ffn_drop = ffn.layers[0]
+        tied.activate = FrugalGELU.in_place_of(activate)
         tied.dropout_layer, tied.gamma2 = ffn.dropout_layer, ffn.gamma2
         return tied
 

@@ -1,6 +1,6 @@
 from .shared_stage import SharedBottleneckStage
 from .tied_attention import TiedMultiheadAttention
-from .tied_ffn import TiedFFN
+from .tied_ffn import FrugalGELU, TiedFFN
 from .tied_linear import (
     TiedConv1x1,
     TiedKeyValue,
@@ -14,6 +14,7 @@ from .transposed import transposed_linear
 from .two_ways import TwoWays, end_deviations, let_deviate, set_matrix, tied_modules
 
 __all__ = [
+    'FrugalGELU',
     'SharedBottleneckStage',
     'TiedConv1x1',
     'TiedFFN',

@@ -13,6 +13,21 @@ from .transposed import transposed_linear
 from .two_ways import TwoWays
 
 
+class FrugalGELU(nn.GELU):
+    """GELU that writes over its input where no gradient is wanted: one hidden layer less in memory, and less time."""
+
+    @classmethod
+    def in_place_of(cls, activate: nn.Module) -> nn.Module:
+        """This for torch's GELU; any other activation as it is."""
+        return cls(activate.approximate) if type(activate) is nn.GELU else activate
+
+    def forward(self, x: Tensor) -> Tensor:
+        # Compilers and tracers choose for themselves.
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return super().forward(x)
+        return torch.ops.aten.gelu_(x, approximate=self.approximate)
+
+
 @MODELS.register_module()
 class TiedFFN(TwoWays, BaseModule):
     """Feed-forward network with one matrix instead of two: ``W^T F(W x + b_1) + b_2``.
@@ -75,7 +90,7 @@ class TiedFFN(TwoWays, BaseModule):
         self.out_bias = nn.Parameter(torch.empty(embed_dims))
         self.reset_parameters()
 
-        self.activate = build_activation_layer(act_cfg)
+        self.activate = FrugalGELU.in_place_of(build_activation_layer(act_cfg))
         self.ffn_drop = nn.Dropout(ffn_drop)
         self.dropout_layer = build_dropout(dropout_layer) if dropout_layer else nn.Identity()
         self.gamma2 = build_layer_scale(embed_dims, layer_scale_init_value)

@@ -41,6 +41,29 @@ def test_equals_untied_twin(act, shape, shortcut):
     assert_equal_gradients(gradients(tied), tie_gradients(gradients(untied)), 1e-10)
 
 
+@pytest.mark.parametrize('approximate', ['none', 'tanh'])
+def test_gelu_is_the_same_without_gradients(approximate):
+    ffn = TiedFFN(24, 40, act_cfg=dict(type='GELU', approximate=approximate)).double()
+    x = torch.randn(2, 7, 24, dtype=torch.double)
+    given, expected = x.clone(), ffn(x)
+    with torch.no_grad():
+        assert torch.equal(ffn(x), expected)
+        assert torch.equal(torch.jit.trace(ffn, x)(x), expected)
+    with torch.inference_mode():
+        assert torch.equal(ffn(x), expected)
+    assert torch.equal(x, given)
+
+
+def test_gelu_makes_no_second_hidden_layer_without_gradients():
+    ffn = TiedFFN(24, 40)
+    places = []
+    ffn.activate.register_forward_hook(lambda _, args, out: places.append(args[0].data_ptr() == out.data_ptr()))
+    ffn(torch.randn(7, 24))
+    with torch.no_grad():
+        ffn(torch.randn(7, 24))
+    assert places == [False, True]
+
+
 def test_layer_scale():
     tied, untied = make_pair(act_cfg=dict(type='GELU'), layer_scale_init_value=0.1)
     x = torch.randn(2, 7, 24, dtype=torch.double)
