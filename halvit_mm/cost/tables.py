@@ -1,5 +1,6 @@
 """The papers' tables with a measured column beside each published one."""
 
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -186,9 +187,16 @@ def _charts(table: dict[str, Any], result: dict[str, Any], folder: Path) -> Iter
             name = f'{ACCURACIES[accuracy]}, published'
             yield f'{name}, over {x}', scatter(points, x, name, folder / f'{prefix}_accuracy_over_{title}.png')
     for mode, words in (('infer', 'inference'), ('train', 'training step')):
+        charted = {
+            name: [run for run in one['runs'] if run['mode'] == mode] for name, one in result.get('charted', {}).items()
+        }
+        # By ratio, which a round that the machine was slow in leaves as it is.
+        first = {}
+        for run in itertools.chain(*charted.values()):
+            first.setdefault(run['batch'], run['ms_median'])
         lines = {
-            name: [(run['batch'], run['ms_median'] / run['batch']) for run in one['runs'] if run['mode'] == mode]
-            for name, one in result.get('charted', {}).items()
+            name: [(run['batch'], run['ratio_to_first'] * first[run['batch']] / run['batch']) for run in runs]
+            for name, runs in charted.items()
         }
         if any(lines.values()):
             y = f'ms per image, {words}'

@@ -4,11 +4,13 @@ A host's attention or feed-forward module keeps its own ``forward``. The module 
 it looks at that of the module on the way in.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .transposed import transposed_linear
+from .transposed import transposed_conv1x1, transposed_linear
 from .two_ways import TwoWays
 
 
@@ -40,7 +42,7 @@ class TiedLinear(TwoWays, nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (..., in) to (..., out)."""
-        return F.linear(x, self.two_ways('weight')[0], self.bias)
+        return by_token(x, lambda tokens: F.linear(tokens, self.two_ways('weight')[0], self.bias))
 
 
 class TiedKeyValue(TwoWays, nn.Module):
@@ -119,11 +121,28 @@ def stacked_linear(x: Tensor, weights: tuple[Tensor, ...], bias: Tensor | None) 
     Returns:
         Tensor: Shape (..., out_1 + out_2 + ...).
     """
-    # Either the matrices are put together or what they make: the smaller of the two.
-    if x.shape[:-1].numel() > x.shape[-1]:
-        return F.linear(x, torch.cat(weights), bias)
-    out = torch.cat([F.linear(x, weight) for weight in weights], -1)
-    return out if bias is None else out + bias
+
+    def linear(tokens: Tensor) -> Tensor:
+        # Either the matrices are put together or what they make: the smaller of the two.
+        if tokens.shape[0] > tokens.shape[1]:
+            return F.linear(tokens, torch.cat(weights), bias)
+        out = torch.cat([F.linear(tokens, weight) for weight in weights], -1)
+        return out if bias is None else out + bias
+
+    return by_token(x, linear)
+
+
+def by_token(x: Tensor, linear: Callable[[Tensor], Tensor]) -> Tensor:
+    """Apply a linear map to tokens in any arrangement.
+
+    Args:
+        x (Tensor): Shape (..., in). Of one that is not contiguous torch would make many small products.
+        linear (Callable): From shape (T, in) to (T, out).
+
+    Returns:
+        Tensor: Shape (..., out).
+    """
+    return linear(x.reshape(-1, x.shape[-1])).view(*x.shape[:-1], -1)
 
 
 class TransposedLinear(nn.Module):
@@ -161,7 +180,7 @@ class TransposedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (..., out) to (..., in)."""
-        return transposed_linear(x.reshape(-1, x.shape[-1]), self.transposed, self.bias).view(*x.shape[:-1], -1)
+        return by_token(x, lambda tokens: transposed_linear(tokens, self.transposed, self.bias))
 
 
 class TiedConv1x1(TwoWays, nn.Module):
@@ -204,7 +223,7 @@ class TransposedConv1x1(TransposedLinear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (N, out, H, W) to (N, in, H, W), where W has the shape (out, in, 1, 1)."""
-        return F.conv_transpose2d(x, self.transposed, self.bias)
+        return transposed_conv1x1(x, self.transposed, self.bias)
 
 
 class TiedTorchAttention(TwoWays, nn.MultiheadAttention):
