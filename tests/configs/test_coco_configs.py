@@ -17,6 +17,7 @@ from mmpretrain.registry import MODELS as CLASSIFIERS
 from torch import nn
 
 from halvit_mm.config import load_config
+from halvit_mm.cost import count_macs
 from halvit_mm.engine import LayerDecayOptimWrapperConstructor, PretrainedBackboneHook
 from halvit_mm.models import HaLViT
 from tests.configs.test_configs import CONFIGS, INDEX, groups_of
@@ -109,6 +110,15 @@ def test_index_counts_as_the_tables_do():
                 assert entry['FLOPs'] == result['measured'][row['method']]['macs']
                 compared += 1
     assert compared == 4
+
+
+def test_index_of_detr():
+    path = ROOT / 'configs/tied/tied-detr_r50_8xb2-150e_coco.py'
+    cfg = Config.fromfile(path)
+    model = MODELS.build(cfg.model)
+    assert INDEXED[path]['Epochs'] == cfg.train_cfg.max_epochs
+    assert INDEXED[path]['Parameters'] == parameters(model)
+    assert INDEXED[path]['FLOPs'] == count_macs(model, (3, 800, 1333))
 
 
 def test_twin_by_one_field():

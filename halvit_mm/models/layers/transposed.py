@@ -34,7 +34,7 @@ def transposed_conv1x1(x: Tensor, weight: Tensor, bias: Tensor | None = None) ->
     """
     # Of many pixels oneDNN's convolution is some 1.2 times as fast, though it copies the matrix. An exported file or a
     # compiled graph shall not have that copy.
-    many = x.device.type == 'cpu' and x.shape[0] * x.shape[2] * x.shape[3] > weight.shape[0]
-    if many and not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
+    eager = not (torch.compiler.is_compiling() or torch.jit.is_tracing())
+    if eager and x.device.type == 'cpu' and x.shape[0] * x.shape[2] * x.shape[3] > weight.shape[0]:
         return F.conv2d(x, weight.transpose(0, 1), bias)
     return F.conv_transpose2d(x, weight, bias)
