@@ -44,7 +44,9 @@ class Progress(Hook):
 
     def after_train_iter(self, runner: Runner, *args, **kwargs) -> None:
         if runner.rank == 0:
-            Path(runner.work_dir, 'done').write_text(str(runner.iter + 1))
+            new = Path(runner.work_dir, 'done.new')
+            new.write_text(str(runner.iter + 1))
+            new.replace(new.with_suffix(''))  # a kill never finds it empty
 
 
 def config(work_dir: Path, data_root: Path, iterations: int) -> Config:
@@ -166,7 +168,7 @@ def step_of(path: str | None) -> int:
 
 def iterations_done(work_dir: Path) -> int:
     path = work_dir / 'done'
-    return int(path.read_text() or 0) if path.exists() else 0
+    return int(path.read_text()) if path.exists() else 0
 
 
 def parts_of(work_dir: Path) -> set[tuple[str, int]]:
