@@ -128,8 +128,8 @@ def write_tables(
         'Parameters marked * are without the classifier, as the source counts. Times are taken while models run in '
         'turn in one process, which keeps the memory that it frees: glibc would give large blocks back, and fresh '
         "pages cost time. A ratio is the median of the ratios to the first model's time in the same round; those of "
-        'one image are from three processes. Peaks of memory are read in a fresh process each, with the allocator as '
-        'it comes.',
+        "one image are from three processes. The charts of times show the first model's median, times these ratios. "
+        'Peaks of memory are read in a fresh process each, with the allocator as it comes.',
     ]
     files = []
     for table, result in zip(published['tables'], measured, strict=True):
