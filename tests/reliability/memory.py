@@ -7,23 +7,22 @@ the second: the first is for the start. --write puts the table into docs/reliabi
 """
 
 import argparse
-import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
-import mmengine.runner.runner
 import psutil
-import torch
 from mmengine.registry import HOOKS
 
 from halvit_mm.cost.report import markdown_table
 from halvit_mm.data import write_digits
-from halvit_mm.engine import WholeCheckpointHook, read_only_data
-from tests.reliability.kills import Training, config
-from tests.utils import ROOT, put_between_marks
+from halvit_mm.engine import WholeCheckpointHook
+from tests.reliability.kills import config
+from tests.utils import ROOT, environment, kill_tree, put_between_marks
 
 WINDOWS = 12
 BOUND = 0.02
@@ -60,31 +59,44 @@ def watch(folder: Path, minutes: float, seconds: float) -> list[list[float]]:
     Returns:
         list[list[float]]: For each rank the most memory in each window, in MB.
     """
-    import mmpretrain.datasets
-    import mmpretrain.models  # noqa: F401
-
-    mmengine.runner.runner.collect_env = dict
-    read_only_data()
     write_digits(folder / 'digits')
     cfg = config(folder / 'run', folder / 'digits', 10**9)
     cfg.train_dataloader.batch_size = 64
-    cfg.default_hooks.checkpoint = dict(type=TimedCheckpointHook, seconds=seconds, max_keep_ckpts=2)
-    training = Training(cfg, folder / 'log')
-    most = [[0.0] * WINDOWS for _ in training.ranks]
-    processes = [psutil.Process(rank) for rank in training.ranks]
-    start = time.monotonic()
+    cfg.default_hooks.checkpoint = dict(type='TimedCheckpointHook', seconds=seconds, max_keep_ckpts=2)
+    cfg.custom_hooks = [dict(type='EMAHook', momentum=0.01)]
+    cfg.custom_imports = dict(imports=['tests.reliability.memory'])
+    cfg.dump(folder / 'config.py')
+    with (folder / 'log').open('w') as log:
+        command = [ROOT / 'tools/dist_train.sh', folder / 'config.py', '2']
+        job = subprocess.Popen(
+            command, stdout=log, stderr=log, env=environment(OMP_NUM_THREADS='1'), start_new_session=True
+        )
+    most, start = {}, None
     try:
-        while (share := (time.monotonic() - start) / (60 * minutes)) < 1:
-            if training.ended():
+        while start is None or time.monotonic() - start < 60 * minutes:
+            if job.poll() is not None:
                 raise RuntimeError(f'the training ended; see {folder}/log')
-            for process, row in zip(processes, most):
-                window = int(share * WINDOWS)
-                row[window] = max(row[window], process.memory_full_info().uss / 1e6)
             time.sleep(min(0.2, minutes))
+            ranks = ranks_of(psutil.Process(job.pid))
+            if start is None and len(ranks) == 2:
+                start, most = time.monotonic(), {rank: [0.0] * WINDOWS for rank in ranks}
+            window = start and min(int((time.monotonic() - start) / (60 * minutes) * WINDOWS), WINDOWS - 1)
+            for rank, row in most.items():
+                row[window] = max(row[window], ranks[rank].memory_full_info().uss / 1e6)
     finally:
-        training.kill()
+        kill_tree(job)
     assert [*(folder / 'run').glob('iter_*.pth')], f'no checkpoint was written; see {folder}/log'
-    return most
+    return [most[rank] for rank in sorted(most)]
+
+
+def ranks_of(job: psutil.Process) -> dict[str, psutil.Process]:
+    """The ranks among a job's processes by number: those whose parent is no rank itself, as a loader's is."""
+    places = {}
+    for process in job.children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            places[process] = process.environ().get('RANK')
+    ranks = {process.pid for process, rank in places.items() if rank is not None}
+    return {rank: process for process, rank in places.items() if rank is not None and process.ppid() not in ranks}
 
 
 def growth(row: list[float]) -> float:
@@ -97,8 +109,6 @@ def main() -> None:
     parser.add_argument('--seconds', type=float, default=30, help='between two checkpoints (default: %(default)s)')
     parser.add_argument('--write', action='store_true', help='put the table into docs/reliability.md')
     args = parser.parse_args()
-    torch.set_num_threads(1)
-    os.environ['OMP_NUM_THREADS'] = '1'
     folder = Path(tempfile.mkdtemp(prefix='memory'))
     most = watch(folder, args.minutes, seconds=args.seconds)
     header = ['most memory, MB', *(f'{args.minutes * (i + 1) / WINDOWS:g} min' for i in range(WINDOWS)), 'growth']
