@@ -21,7 +21,7 @@ class LogHistoryHook(Hook):
     def before_train(self, runner: Runner) -> None:
         log, loops = runner.log_processor, (runner.train_loop, runner.val_loop)
         epoch = max(len(loop.dataloader) for loop in loops if loop is not None)
-        windows = [one.get('window_size', 'global') for one in log.custom_cfg if one['method_name'] != 'current']
+        windows = [one.get('window_size', 'global') for one in log.custom_cfg if one.get('method_name') != 'current']
         lengths = (epoch, log.window_size, *(epoch if window == 'epoch' else window for window in windows))
         self._length = None if 'global' in windows else max(lengths)
 
