@@ -365,23 +365,10 @@ def benchmark(
         except Exception as error:
             fail(subject.name, _in_short(error))
 
-    pooled = defaultdict(list)
-    ratios = defaultdict(list)
-    for _ in range(settings.processes):
-        able = [subject for subject in subjects if 'error' not in results[subject.name]]
-        if not able or not settings.combinations:
-            break
-        try:
-            times, errors = in_fresh_process(take_times, able, settings, say)
-        except Exception as error:
-            times, errors = {}, {subject.name: _in_short(error) for subject in able}
-        for name, error in errors.items():
-            fail(name, error)
-        for combination, runs in times.items():
-            for key, seconds in runs.items():
-                pooled[combination, key] += seconds
-                first = next(iter(runs.values()))
-                ratios[combination, key] += [own / other for own, other in zip(seconds, first, strict=True)]
+    able = [subject for subject in subjects if 'error' not in results[subject.name]]
+    pooled, ratios, errors = _pool_times(able, settings, say)
+    for name, error in errors.items():
+        fail(name, error)
     for (combination, (name, compiled)), seconds in pooled.items():
         batch, mode, precision = combination
         results[name]['runs'].append(
@@ -401,6 +388,27 @@ def benchmark(
             )
         )
     return [*results.values()]
+
+
+def _pool_times(
+    subjects: Sequence[Subject], settings: Settings, say: Callable[[str], None]
+) -> tuple[dict[tuple, list[float]], dict[tuple, list[float]], dict[str, str]]:
+    """What :func:`take_times` gives in each process, together: seconds, ratios to the first's in a round, errors."""
+    pooled, ratios, errors = defaultdict(list), defaultdict(list), {}
+    for _ in range(settings.processes if settings.combinations else 0):
+        if not (able := [subject for subject in subjects if subject.name not in errors]):
+            break
+        try:
+            times, failed = in_fresh_process(take_times, able, settings, say)
+        except Exception as error:
+            times, failed = {}, {subject.name: _in_short(error) for subject in able}
+        errors |= failed
+        for combination, runs in times.items():
+            first = next(iter(runs.values()), [])
+            for key, seconds in runs.items():
+                pooled[combination, key] += seconds
+                ratios[combination, key] += [own / other for own, other in zip(seconds, first, strict=True)]
+    return pooled, ratios, errors
 
 
 def _in_short(error: Exception) -> str:

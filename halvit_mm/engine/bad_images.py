@@ -15,6 +15,7 @@ from halvit_mm.arguments import checked
 from halvit_mm.errors import RankError, UserError
 from halvit_mm.registry import HOOKS
 
+from .delegate import Delegate
 from .images import find_image_damage
 
 ACTIONS = ('stop', 'skip')
@@ -28,7 +29,7 @@ class BadImageError(RankError):
         return super().__str__().rstrip().rpartition(f'{type(self).__name__}: ')[2]
 
 
-class CheckedDataset(Dataset):
+class CheckedDataset(Delegate, Dataset):
     """A dataset that names the image that cannot be read, or takes the next one that can.
 
     Args:
@@ -40,6 +41,8 @@ class CheckedDataset(Dataset):
     Raises:
         ValueError: If ``bad_images`` is neither.
     """
+
+    delegate = 'dataset'
 
     def __init__(self, dataset: dict, bad_images: str = 'stop') -> None:
         if bad_images not in ACTIONS:
@@ -75,14 +78,6 @@ class CheckedDataset(Dataset):
             if _decodes(path):
                 raise
             raise BadImageError(f'{path} is no image that OpenCV reads') from error
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getattr__(self, name: str):
-        if name == 'dataset':
-            raise AttributeError(name)
-        return getattr(self.dataset, name)
 
 
 def _decodes(path: str) -> bool:

@@ -9,8 +9,10 @@ from torch.utils.data import DataLoader, Sampler
 
 from halvit_mm.registry import LOOPS
 
+from .delegate import Delegate
 
-class ResumableBatchSampler(Sampler):
+
+class ResumableBatchSampler(Delegate, Sampler):
     """A batch sampler of the hosts, which can begin in the middle of an epoch.
 
     Args:
@@ -18,6 +20,8 @@ class ResumableBatchSampler(Sampler):
         batch_size (int): Samples in a batch.
         batch_sampler (dict): Config of the batch sampler.
     """
+
+    delegate = 'batch_sampler'
 
     def __init__(self, sampler: Sampler, batch_size: int, batch_sampler: dict) -> None:
         self.batch_sampler = DATA_SAMPLERS.build(
@@ -29,16 +33,8 @@ class ResumableBatchSampler(Sampler):
         begin, self._begin = self._begin, 0
         return islice(self.batch_sampler, begin, None)
 
-    def __len__(self) -> int:
-        return len(self.batch_sampler)
-
     def begin_at(self, batches: int) -> None:
         self._begin = batches
-
-    def __getattr__(self, name: str):
-        if name == 'batch_sampler':
-            raise AttributeError(name)
-        return getattr(self.batch_sampler, name)
 
 
 def begin_at(dataloader: DataLoader, batches: int) -> None:

@@ -20,6 +20,7 @@ from torch.utils.data import Dataset, Sampler
 
 from halvit_mm.registry import HOOKS
 
+from .delegate import Delegate
 from .loops import ResumableBatchSampler
 
 
@@ -35,7 +36,7 @@ class SeededIndex(int):
         return seeded
 
 
-class SeededSampler(Sampler):
+class SeededSampler(Delegate, Sampler):
     """A sampler that gives each index of another sampler the seed of its place in the training.
 
     Args:
@@ -44,6 +45,8 @@ class SeededSampler(Sampler):
         sample_seed (int): Seed of the training.
         seed (int, optional): Seed for the choice of indices, handed on to ``sampler``. Defaults to None.
     """
+
+    delegate = 'sampler'
 
     def __init__(self, dataset: Dataset, sampler: dict, sample_seed: int, seed: int | None = None) -> None:
         self.sampler = DATA_SAMPLERS.build(sampler, default_args=dict(dataset=dataset, seed=seed))
@@ -63,9 +66,6 @@ class SeededSampler(Sampler):
             place = i * self._world_size + self._rank
             yield SeededIndex.of(index, _seed_of(self.sample_seed, self._epoch, place))
 
-    def __len__(self) -> int:
-        return len(self.sampler)
-
     def set_epoch(self, epoch: int) -> None:
         self._epoch = epoch
         if hasattr(self.sampler, 'set_epoch'):
@@ -79,13 +79,8 @@ class SeededSampler(Sampler):
         self.sampler.skip(num_samples)
         self._skipped += num_samples
 
-    def __getattr__(self, name: str):
-        if name == 'sampler':
-            raise AttributeError(name)
-        return getattr(self.sampler, name)
 
-
-class SeededDataset(Dataset):
+class SeededDataset(Delegate, Dataset):
     """A dataset that augments each sample from the seed that comes with its index.
 
     The generators of Python, NumPy and torch are given back as they were found.
@@ -93,6 +88,8 @@ class SeededDataset(Dataset):
     Args:
         dataset (dict): Config of the dataset.
     """
+
+    delegate = 'dataset'
 
     def __init__(self, dataset: dict) -> None:
         self.dataset = DATASETS.build(dataset)
@@ -102,14 +99,6 @@ class SeededDataset(Dataset):
             return self.dataset[index]
         with _seeded(index.seed):
             return self.dataset[int(index)]
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getattr__(self, name: str):
-        if name == 'dataset':
-            raise AttributeError(name)
-        return getattr(self.dataset, name)
 
 
 @HOOKS.register_module()
