@@ -1,4 +1,4 @@
-# The recommended fine-tuning: the untied twin teaches too. Its checkpoint and the start: docs/warm_start.md
+# The recommended fine-tuning: the untied twin teaches, not the labels. Its checkpoint and the start: docs/warm_start.md
 _base_ = 'halvit-warm_2xb64_digits.py'
 
 model = dict(
@@ -6,6 +6,9 @@ model = dict(
     teacher='halvit_mm::digits/halvit_2xb64_digits.py',
     teacher_options={'model.backbone.tie': 'none'},
     teacher_checkpoint='work_dirs/untied/epoch_100.pth',
+    label=0.0,
+    soft=1.0,
+    temperature=2.0,
     feature=1.0,
     feature_layers=[f'backbone.layers.{i}' for i in range(6)],
 )

@@ -1,7 +1,6 @@
 # A short fine-tuning of the start that tools/tie_checkpoint.py makes of the trained untied twin: docs/warm_start.md
 _base_ = 'halvit_2xb64_digits.py'
 
-optim_wrapper = dict(optimizer=dict(lr=5e-4))
 param_scheduler = [
     dict(_scope_='mmpretrain', type='LinearLR', start_factor=1e-2, by_epoch=True, end=1, convert_to_iter_based=True),
     dict(

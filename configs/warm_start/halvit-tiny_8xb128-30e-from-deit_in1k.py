@@ -6,12 +6,14 @@ model = dict(
     type='halvit_mm.DistilledClassifier',
     teacher='mmpretrain::deit/deit-small_4xb256_in1k.py',
     teacher_checkpoint='deit-small.pth',
+    label=0.0,
+    soft=1.0,
+    temperature=2.0,
     feature=1.0,
     feature_layers=[f'backbone.layers.{i}' for i in range(12)],
 )
 load_from = 'tied-deit-small.pth'
 
-optim_wrapper = dict(optimizer=dict(lr=2.5e-4))
 param_scheduler = [
     dict(_scope_='mmpretrain', type='LinearLR', start_factor=1e-2, by_epoch=True, end=1, convert_to_iter_based=True),
     dict(
