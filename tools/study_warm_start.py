@@ -1,8 +1,8 @@
 """Tie trained models of the handwritten digits in every way, fine-tune them in every way, and compare.
 
 For each seed the untied twin is trained, the tied model is trained from scratch, and every start is fine-tuned with
-every recipe. Each training is one process of one thread. Results are kept in WORK_DIR/top1.json; a second call goes on
-from there.
+every recipe. Each rank is a process of one thread. Results are kept in WORK_DIR/top1.json; a second call goes on from
+there.
 """
 
 import argparse
@@ -25,8 +25,7 @@ CONFIGS = HERE.parent / 'configs/digits'
 SCRATCH = CONFIGS / 'halvit_2xb64_digits.py'
 WARM, DISTILLED = (CONFIGS / f'halvit-{name}_2xb64_digits.py' for name in ('warm', 'distilled'))
 UNTIED = 'model.backbone.tie=none'
-# The two ranks of the configs' names are one here.
-ONE_RANK = 'train_dataloader.batch_size=128'
+BATCH = 128
 EPOCHS = (5, 10, 20)
 STARTS = {f'{way}{fit}': way for fit in ('', ' + fit') for way in ('mean', 'bases', 'products')}
 ANNEALED = ['model.backbone.annealed=True', 'default_hooks.tying.type=halvit_mm.AnnealTyingHook']
@@ -38,10 +37,12 @@ class Study:
 
     Args:
         work_dir (Path): Where they go.
+        ranks (int): Of each training; they share its batches.
     """
 
-    def __init__(self, work_dir: Path) -> None:
+    def __init__(self, work_dir: Path, ranks: int) -> None:
         self.work_dir = work_dir
+        self.ranks = ranks
         self.kept = work_dir / 'top1.json'
         work_dir.mkdir(parents=True, exist_ok=True)
         self.curves = json.loads(self.kept.read_text()) if self.kept.exists() else {}
@@ -59,8 +60,12 @@ class Study:
         """Train, unless it has been done, and keep the top-1 by epoch."""
         key = f'{name}, seed {seed}'
         if key not in self.curves:
-            options = [*options, ONE_RANK, f'randomness.seed={seed}', 'default_hooks.checkpoint.interval=1000']
-            self.keep(key, train_curve([str(HERE / 'train.py'), str(config)], self.folder(name, seed), options))
+            options = [*options, f'train_dataloader.batch_size={BATCH // self.ranks}']
+            options += [f'randomness.seed={seed}', 'default_hooks.checkpoint.interval=1000']
+            command = [str(HERE / 'train.py'), str(config)]
+            if self.ranks > 1:
+                command = [str(HERE / 'dist_train.sh'), str(config), str(self.ranks)]
+            self.keep(key, train_curve(command, self.folder(name, seed), options))
         print(f'{key}: {[*self.curves[key].values()][-1]:.2f} %', flush=True)
 
     def twin(self, seed: int) -> Path:
@@ -126,11 +131,14 @@ def main() -> None:
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2, 3, 4], help='(default: 0 1 2 3 4)')
     parser.add_argument('--starts', nargs='+', choices=[*STARTS], default=[*STARTS], help='(default: all)')
     parser.add_argument('--recipes', nargs='+', choices=RECIPES, default=[*RECIPES], help='(default: all)')
-    parser.add_argument('--jobs', type=int, default=2, help='processes at a time (default: %(default)s)')
+    parser.add_argument(
+        '--ranks', type=int, choices=[1, 2, 4, 8], default=1, help='of each training (default: %(default)s)'
+    )
+    parser.add_argument('--jobs', type=int, default=2, help='trainings at a time (default: %(default)s)')
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/warm_start'), help='(default: %(default)s)')
     args = parser.parse_args()
 
-    study = Study(args.work_dir.absolute())
+    study = Study(args.work_dir.absolute(), args.ranks)
     every = ['train_cfg.val_interval=1']
     with told_in_one_line(), ThreadPoolExecutor(args.jobs) as pool:
         # What a start needs is there before the next lot begins.

@@ -1,7 +1,10 @@
 import json
 
 import pytest
+import torch
+from mmpretrain.registry import MODELS
 
+from halvit_mm.config import load_config
 from halvit_mm.data import write_digits
 from halvit_mm.engine.variants import train_variant
 from halvit_mm.errors import UserError
@@ -45,6 +48,33 @@ def test_warm_start_study_tells_what_it_has(tmp_path):
     assert (
         "| mean | annealed | the twin's | 90.50" in run_tool(*tool, '--starts', 'mean', '--recipes', 'annealed').stdout
     )
+
+
+@pytest.mark.long
+def test_warm_start_study_ties_and_trains_on_two_ranks(folder):
+    for images in (folder / 'data/digits').glob('*/*'):
+        for image in sorted(images.iterdir())[13:]:
+            image.unlink()
+    work_dir = folder / 'warm_start'
+    (work_dir / 'untied_0').mkdir(parents=True)
+    untied = MODELS.build(
+        load_config(str(ROOT / 'configs/digits/halvit_2xb64_digits.py'), {'model.backbone.tie': 'none'}).model
+    )
+    torch.save(dict(state_dict=untied.state_dict()), work_dir / 'untied_0/epoch_100.pth')
+    (work_dir / 'top1.json').write_text(
+        json.dumps({f'{name}, seed 0': {'1': 50} for name in ('untied', 'from scratch')})
+    )
+    tool = ('tools/study_warm_start.py', '--seeds', '0', '--starts', 'mean', '--recipes', 'distilled', '--ranks', '2')
+    shown = run_tool(*tool, '--work-dir', work_dir, cwd=folder).stdout
+    curves = json.loads((work_dir / 'top1.json').read_text())
+    top1 = [
+        float(curves['mean, seed 0']['0']),
+        *(curves['mean, distilled, seed 0'][epoch] for epoch in ('5', '10', '20')),
+    ]
+    assert f'| mean | distilled | {" | ".join(f"{value:.2f}" for value in top1)} |' in shown
+    log = (work_dir / 'mean-distilled_0/output.log').read_text()
+    # 130 images for two ranks of 64
+    assert 'Epoch(train) [20][2/2]' in ' '.join(log.split())
 
 
 @pytest.mark.long
