@@ -103,13 +103,14 @@ class Study:
         self.train(f'{start}, {recipe}', DISTILLED if distilled else WARM, seed, options)
 
 
-def summary(values: list[float]) -> str:
-    return f'{mean(values):.2f}' + (f' ± {stdev(values):.2f}' if len(values) > 1 else '')
+def summary(values: list[float], sign: str = '') -> str:
+    return f'{mean(values):{sign}.2f}' + (f' ± {stdev(values):.2f}' if len(values) > 1 else '')
 
 
 def report(curves: dict[str, dict[str, float]], seeds: list[int], starts: list[str], recipes: list[str]) -> str:
     """Tables of what is known of the seeds."""
     rows = []
+    twins = [[*curves[f'untied, seed {seed}'].values()][-1] for seed in seeds]
     for name in ('untied', 'from scratch'):
         bests = [max(curves[f'{name}, seed {seed}'].items(), key=lambda item: item[1]) for seed in seeds]
         lasts = [[*curves[f'{name}, seed {seed}'].values()][-1] for seed in seeds]
@@ -119,10 +120,12 @@ def report(curves: dict[str, dict[str, float]], seeds: list[int], starts: list[s
     rows = []
     for start in starts:
         for recipe in recipes:
-            by_epoch = ([float(curves[f'{start}, {recipe}, seed {s}'][str(e)]) for s in seeds] for e in EPOCHS)
+            by_epoch = [[float(curves[f'{start}, {recipe}, seed {s}'][str(e)]) for s in seeds] for e in EPOCHS]
             first = summary([float(curves[f'{start}, seed {seed}']['0']) for seed in seeds])
-            rows.append((start, recipe, "the twin's" if 'annealed' in recipe else first, *map(summary, by_epoch)))
-    headings = ['start', 'recipe', 'before', *(f'epoch {epoch}' for epoch in EPOCHS)]
+            beyond = summary([top1 - twin for top1, twin in zip(by_epoch[-1], twins)], sign='+')
+            before = "the twin's" if 'annealed' in recipe else first
+            rows.append((start, recipe, before, *map(summary, by_epoch), beyond))
+    headings = ['start', 'recipe', 'before', *(f'epoch {epoch}' for epoch in EPOCHS), 'that less its twin']
     return f'{base}\n\n{markdown_table(headings, rows)}'
 
 

@@ -44,7 +44,10 @@ def test_warm_start_study_tells_what_it_has(tmp_path):
     shown = run_tool(*tool, '--starts', 'products + fit', '--recipes', 'distilled').stdout
     assert '| untied | 98.00 ± 0.00 | 98.50 ± 0.71 | 2, 2 |' in shown
     assert '| from scratch | 98.00 ± 1.41 | 98.00 ± 1.41 | 3, 3 |' in shown
-    assert '| products + fit | distilled | 12.50 ± 0.00 | 90.50 ± 0.71 | 95.00 ± 0.00 | 99.00 ± 0.00 |' in shown
+    assert (
+        '| products + fit | distilled | 12.50 ± 0.00 | 90.50 ± 0.71 | 95.00 ± 0.00 | 99.00 ± 0.00 | +1.00 ± 0.00 |'
+        in shown
+    )
     assert (
         "| mean | annealed | the twin's | 90.50" in run_tool(*tool, '--starts', 'mean', '--recipes', 'annealed').stdout
     )
@@ -71,7 +74,8 @@ def test_warm_start_study_ties_and_trains_on_two_ranks(folder):
         float(curves['mean, seed 0']['0']),
         *(curves['mean, distilled, seed 0'][epoch] for epoch in ('5', '10', '20')),
     ]
-    assert f'| mean | distilled | {" | ".join(f"{value:.2f}" for value in top1)} |' in shown
+    row = ' | '.join(['mean', 'distilled', *(f'{value:.2f}' for value in top1), f'{top1[-1] - 50:+.2f}'])
+    assert f'| {row} |' in shown
     log = (work_dir / 'mean-distilled_0/output.log').read_text()
     # 130 images for two ranks of 64
     assert 'Epoch(train) [20][2/2]' in ' '.join(log.split())
