@@ -1,8 +1,8 @@
 """Tie trained models of the handwritten digits in every way, fine-tune them in every way, and compare.
 
 For each seed the untied twin is trained, the tied model is trained from scratch, and every start is fine-tuned with
-every recipe. With one rank a training is one process of one thread. Results are kept in WORK_DIR/top1.json; a second call
-goes on from there.
+every recipe. With one rank a training is one process of one thread. Results are kept in WORK_DIR/top1.json; a second
+call goes on from there.
 """
 
 import argparse
