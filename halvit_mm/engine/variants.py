@@ -15,7 +15,9 @@ def train_variant(command: Sequence[str], work_dir: Path, options: Sequence[str]
     return [*train_curve(command, work_dir, options).values()][-1]
 
 
-def train_curve(command: Sequence[str], work_dir: Path, options: Sequence[str] = ()) -> dict[int, float]:
+def train_curve(
+    command: Sequence[str], work_dir: Path, options: Sequence[str] = (), **variables: str
+) -> dict[int, float]:
     """Train and return the top-1 of every validation.
 
     Args:
@@ -23,6 +25,7 @@ def train_curve(command: Sequence[str], work_dir: Path, options: Sequence[str] =
             ``tools/train.py CONFIG`` for one process of one thread.
         work_dir (Path): Where the run goes; its output is kept in ``output.log``.
         options (Sequence[str]): ``KEY=VALUE``, merged into the config. Defaults to none.
+        **variables (str): Of the environment, besides those of this process; ``PORT`` for ranks beside other ranks.
 
     Returns:
         dict[int, float]: The accuracy in percent by epoch.
@@ -32,7 +35,7 @@ def train_curve(command: Sequence[str], work_dir: Path, options: Sequence[str] =
     """
     work_dir.mkdir(parents=True, exist_ok=True)
     command = [*command, '--work-dir', str(work_dir), *(['--cfg-options', *options] if options else [])]
-    environment = dict(os.environ)
+    environment = {**os.environ, **variables}
     if command[0].endswith('.py'):
         command.insert(0, sys.executable)
         environment['OMP_NUM_THREADS'] = '1'

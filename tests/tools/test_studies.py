@@ -48,9 +48,9 @@ def test_warm_start_study_tells_what_it_has(tmp_path):
         '| products + fit | distilled | 12.50 ± 0.00 | 90.50 ± 0.71 | 95.00 ± 0.00 | 99.00 ± 0.00 | +1.00 ± 0.00 |'
         in shown
     )
-    assert (
-        "| mean | annealed | the twin's | 90.50" in run_tool(*tool, '--starts', 'mean', '--recipes', 'annealed').stdout
-    )
+    shown = run_tool(*tool, '--starts', 'random', 'mean', '--recipes', 'annealed').stdout
+    assert "| mean | annealed | the twin's | 90.50" in shown
+    assert '| random |' not in shown
 
 
 @pytest.mark.long
@@ -67,7 +67,8 @@ def test_warm_start_study_ties_and_trains_on_two_ranks(folder):
     (work_dir / 'top1.json').write_text(
         json.dumps({f'{name}, seed 0': {'1': 50} for name in ('untied', 'from scratch')})
     )
-    tool = ('tools/study_warm_start.py', '--seeds', '0', '--starts', 'mean', '--recipes', 'distilled', '--ranks', '2')
+    tool = ('tools/study_warm_start.py', '--seeds', '0', '--ranks', '2')
+    tool += ('--starts', 'random', 'mean', '--recipes', 'distilled')
     shown = run_tool(*tool, '--work-dir', work_dir, cwd=folder).stdout
     curves = json.loads((work_dir / 'top1.json').read_text())
     top1 = [
@@ -76,9 +77,11 @@ def test_warm_start_study_ties_and_trains_on_two_ranks(folder):
     ]
     row = ' | '.join(['mean', 'distilled', *(f'{value:.2f}' for value in top1), f'{top1[-1] - 50:+.2f}'])
     assert f'| {row} |' in shown
-    log = (work_dir / 'mean-distilled_0/output.log').read_text()
+    assert '| random | distilled |  | ' in shown
+    logs = [(work_dir / f'{start}-distilled_0/output.log').read_text() for start in ('random', 'mean')]
+    assert [f'Load checkpoint from {work_dir}/start-mean_0.pth' in log for log in logs] == [False, True]
     # 130 images for two ranks of 64
-    assert 'Epoch(train) [20][2/2]' in ' '.join(log.split())
+    assert all('Epoch(train) [20][2/2]' in ' '.join(log.split()) for log in logs)
 
 
 @pytest.mark.long
