@@ -166,6 +166,8 @@ def main() -> None:
     parser.add_argument('--jobs', type=int, default=2, help='trainings at a time (default: %(default)s)')
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/warm_start'), help='(default: %(default)s)')
     args = parser.parse_args()
+    if args.jobs < 1:
+        parser.error(f'--jobs: {args.jobs} is not positive')
 
     study = Study(args.work_dir.absolute(), args.ranks, args.jobs)
     every = ['train_cfg.val_interval=1']

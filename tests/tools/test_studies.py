@@ -51,6 +51,9 @@ def test_warm_start_study_tells_what_it_has(tmp_path):
     shown = run_tool(*tool, '--starts', 'random', 'mean', '--recipes', 'annealed').stdout
     assert "| mean | annealed | the twin's | 90.50" in shown
     assert '| random |' not in shown
+    refused = run_tool(*tool, '--jobs', '0', check=False)
+    assert refused.returncode == 2
+    assert '--jobs: 0 is not positive' in refused.stdout
 
 
 @pytest.mark.long
