@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.evaluator import Evaluator
 from mmengine.registry import DefaultScope
-from mmengine.runner import Runner
+from mmengine.runner import Runner, set_random_seed
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
@@ -211,6 +211,9 @@ def tie_checkpoint(
 ) -> None:
     """Write the start of a tied model from a plain one's checkpoint, and print how far the two are apart.
 
+    What has no counterpart in the plain model starts at random, and training images are drawn and augmented at random,
+    both from the target config's ``randomness.seed``, or 0.
+
     Args:
         source_cfg (Config): Config of the plain model.
         checkpoint (str): Its weights.
@@ -237,6 +240,7 @@ def tie_checkpoint(
             f'--calibrate {data_cfg.filename}: {missing[0] if missing else "train_dataloader"} does not exist'
         )
     with DefaultScope.overwrite_default_scope('mmpretrain'):
+        set_random_seed(target_cfg.get('randomness', {}).get('seed') or 0)
         device = get_device()
         plain = load_plain(source_cfg, checkpoint).to(device)
         tied = build_model(target_cfg).to(device)

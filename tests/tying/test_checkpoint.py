@@ -1,3 +1,4 @@
+import copy
 import re
 
 import pytest
@@ -208,6 +209,26 @@ def test_nothing_is_written_where_it_does_not_fit(tmp_path):
     with pytest.raises(UserError, match=r'tied\.pth does not fit .*: backbone\.layers\.0\.attn\.qkv\.weight missing'):
         tie_checkpoint(cfg, str(tmp_path / 'tied.pth'), Config.fromfile(CONFIG), str(tmp_path / 'out.pth'))
     assert [file.name for file in tmp_path.iterdir()] == ['tied.pth']
+
+
+def test_a_start_follows_from_the_seed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_digits(tmp_path / 'data/digits')
+    target = Config.fromfile(ROOT / 'configs/digits/resnet50-pe_2xb64_digits.py')
+    target.train_dataloader.batch_size = 4
+    target.val_dataloader.dataset.indices = 4
+    source = copy.deepcopy(target)
+    source.model.backbone.shared_stages = ()
+    torch.save(MODELS.build({**source.model, '_scope_': 'mmpretrain'}).state_dict(), 'plain.pth')
+
+    def start(seed: int) -> dict[str, torch.Tensor]:
+        target.randomness = dict(seed=seed)
+        tie_checkpoint(source, 'plain.pth', target, 'out.pth', calibrate_cfg=target, images=8, steps=1)
+        return torch.load('out.pth')['state_dict']
+
+    first, again, other = start(1), start(1), start(2)
+    same = [all(torch.equal(first[name], state[name]) for name in first) for state in (again, other)]
+    assert same == [True, False]
 
 
 @pytest.mark.long
