@@ -23,7 +23,7 @@ demo: setup
 	tools/dist_train.sh $(DEMO_CONFIG) $(RANKS) --work-dir $(DEMO_DIR)
 	tools/dist_test.sh $(DEMO_CONFIG) $$(cat $(DEMO_DIR)/last_checkpoint) $(RANKS) --work-dir $(DEMO_DIR) \
 		--out $(DEMO_DIR)/metrics.json --out-item metrics
-	@python tools/summarize.py $(DEMO_CONFIG) --metrics $(DEMO_DIR)/metrics.json --twin model.backbone.tie=none
+	@python research/summarize.py $(DEMO_CONFIG) --metrics $(DEMO_DIR)/metrics.json --twin model.backbone.tie=none
 
 demo-det: setup
 	RANKS=$(RANKS) tools/digits_coco.sh halvit work_dirs/demo-det
@@ -32,10 +32,10 @@ test: setup
 	python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
 
 tables: setup
-	PYTHONPATH=.venv/transformers python tools/make_tables.py
+	PYTHONPATH=.venv/transformers python research/make_tables.py
 
 deploy-table: setup
-	python tools/make_deploy_table.py
+	python research/make_deploy_table.py
 
 lint: setup
 	ruff check .

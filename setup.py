@@ -12,7 +12,7 @@ from setuptools.command.sdist import sdist
 ROOT = Path(__file__).parent.resolve()
 # What mmengine and mim look for under <package>/.mim
 MIM_ITEMS = ('configs', 'tools', 'model-index.yml')
-# Read by Python at start: makes us known to the hosts, see halvit_mm/_hosts.py
+# Read by Python at start: makes us known to the hosts, see halvit_mm/_upstream.py
 STARTUP_FILE = 'halvit_mm_scope.pth'
 
 

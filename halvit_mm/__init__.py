@@ -5,7 +5,7 @@ Importing this package loads neither mmpretrain, mmdet nor torch. Its components
 model of the hosts where it is.
 """
 
-from ._hosts import announce
+from ._upstream import announce
 
 __version__ = '0.1.0'
 

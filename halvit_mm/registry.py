@@ -7,13 +7,13 @@ from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as ROOT_OPTIM_WRAPPER_C
 from mmengine.registry import RUNNERS as ROOT_RUNNERS
 from mmengine.registry import Registry
 
-MODELS = Registry('model', parent=ROOT_MODELS, scope='halvit_mm', locations=['halvit_mm.models', 'halvit_mm.tying'])
-HOOKS = Registry('hook', parent=ROOT_HOOKS, scope='halvit_mm', locations=['halvit_mm.engine', 'halvit_mm.tying'])
-LOOPS = Registry('loop', parent=ROOT_LOOPS, scope='halvit_mm', locations=['halvit_mm.engine'])
-RUNNERS = Registry('runner', parent=ROOT_RUNNERS, scope='halvit_mm', locations=['halvit_mm.engine'])
+MODELS = Registry('model', parent=ROOT_MODELS, scope='halvit_mm', locations=['halvit_mm.models'])
+HOOKS = Registry('hook', parent=ROOT_HOOKS, scope='halvit_mm', locations=['halvit_mm.train', 'halvit_mm.tying'])
+LOOPS = Registry('loop', parent=ROOT_LOOPS, scope='halvit_mm', locations=['halvit_mm.train'])
+RUNNERS = Registry('runner', parent=ROOT_RUNNERS, scope='halvit_mm', locations=['halvit_mm.train'])
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     'optimizer wrapper constructor',
     parent=ROOT_OPTIM_WRAPPER_CONSTRUCTORS,
     scope='halvit_mm',
-    locations=['halvit_mm.engine'],
+    locations=['halvit_mm.train'],
 )

@@ -183,7 +183,7 @@ def on_ranks(function: Callable, *args, ranks: int = 2, timeout: float = 200) ->
 def _fork(function: Callable, calls: Sequence[tuple], timeout: float) -> tuple[list[int], str]:
     """Call a function in as many processes as there are calls; their exit codes and what they have written."""
     context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(['halvit_mm.engine', 'halvit_mm.cost', 'mmpretrain.apis', 'mmdet.apis'])
+    context.set_forkserver_preload(['halvit_mm.train', 'halvit_mm.cost', 'mmpretrain.apis', 'mmdet.apis'])
     with tempfile.NamedTemporaryFile('r', errors='replace') as log:
         processes = [context.Process(target=_call, args=(log.name, function, call)) for call in calls]
         for process in processes:

@@ -5,9 +5,9 @@ import argparse
 from mmengine.config import DictAction
 from mmpretrain.registry import MODELS
 
-from halvit_mm.config import load_config
 from halvit_mm.cost import count_macs, count_parameters
 from halvit_mm.errors import told_in_one_line
+from halvit_mm.io.configs import load_config
 
 
 def main() -> None:

@@ -1,55 +1,9 @@
-"""Write a trained model to a file for another runtime: ONNX (M.onnx), torch.export (M.pt2), TorchScript (M.pt) or
-OpenVINO (M.xml). Of a detector that is backbone and neck. Each shared matrix is in the file once.
+"""The former name of export.py, kept for one release."""
 
-The file is run beside the model before it gets its name; if the two differ too much there is none, and the exit status
-is 2.
-"""
-
-import argparse
-import logging
+import runpy
+import sys
 from pathlib import Path
 
-from mmengine.config import DictAction
-
-from halvit_mm.config import load_config
-from halvit_mm.deploy import PRECISIONS
-from halvit_mm.deploy.export import export
-from halvit_mm.errors import told_in_one_line
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config')
-    parser.add_argument('checkpoint', help='its weights: .pth or .safetensors')
-    parser.add_argument('--out', type=Path, required=True, metavar='FILE', help='the suffix says the format')
-    parser.add_argument('--precision', choices=PRECISIONS, default='fp32', help='(default: fp32)')
-    parser.add_argument(
-        '--shape', nargs=2, type=int, metavar=('HEIGHT', 'WIDTH'), help="(default: the test pipeline's)"
-    )
-    parser.add_argument('--dynamic-batch', action='store_true', help='take any number of images at a time')
-    parser.add_argument('--dynamic-size', action='store_true', help='take images of any height and width')
-    parser.add_argument(
-        '--external-data', action='store_true', help='put the weights beside the ONNX graph, where they can be mapped'
-    )
-    parser.add_argument(
-        '--verify', type=int, default=16, metavar='N', help='images to compare on, 0 for none (default: %(default)s)'
-    )
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='values merged into the config')
-    args = parser.parse_args()
-    logging.disable(logging.INFO)
-    with told_in_one_line():
-        export(
-            load_config(args.config, args.cfg_options),
-            args.checkpoint,
-            args.out,
-            args.precision,
-            args.shape and tuple(args.shape),
-            args.dynamic_batch,
-            args.dynamic_size,
-            args.external_data,
-            args.verify,
-        )
-
-
 if __name__ == '__main__':
-    main()
+    print('export_onnx.py is now called export.py; this name goes with the next release', file=sys.stderr)
+    runpy.run_path(str(Path(__file__).with_name('export.py')), run_name='__main__')

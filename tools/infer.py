@@ -9,10 +9,10 @@ import sys
 
 from mmengine.config import DictAction
 
-from halvit_mm.config import load_config
-from halvit_mm.engine.infer import infer
-from halvit_mm.engine.loading import read_only_data
+from halvit_mm.deploy.infer import infer
 from halvit_mm.errors import told_in_one_line
+from halvit_mm.io.checkpoints import read_only_data
+from halvit_mm.io.configs import load_config
 
 
 def main() -> None:

@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='values merged into the target config')
     args = parser.parse_args()
     with told_in_one_line():
-        from halvit_mm.config import load_config
+        from halvit_mm.io.configs import load_config
         from halvit_mm.tying.checkpoint import tie_checkpoint
 
         tie_checkpoint(

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from mmengine.config import DictAction
 
-from halvit_mm.config import load_config
+from halvit_mm.deploy.attention_maps import visualize
 from halvit_mm.deploy.network import load_network
-from halvit_mm.engine.attention import visualize
 from halvit_mm.errors import told_in_one_line
+from halvit_mm.io.configs import load_config
 
 
 def main() -> None:

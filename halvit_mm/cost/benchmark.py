@@ -24,8 +24,8 @@ from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
-from halvit_mm.config import load_config
 from halvit_mm.errors import UserError
+from halvit_mm.io.configs import load_config
 
 from .count import count_macs, count_parameters
 from .measure import autocast, inference, keep_freed_memory, time_interleaved, training_step

@@ -12,8 +12,8 @@ from mmengine.registry import DATASETS, MODELS, DefaultScope
 from torch import Tensor, nn
 
 from halvit_mm.cost import is_detector
-from halvit_mm.engine.loading import load_file
 from halvit_mm.errors import UserError
+from halvit_mm.io.checkpoints import load_file
 
 
 class Network(nn.Module):

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from halvit_mm.engine.loading import load_file
 from halvit_mm.errors import UserError
+from halvit_mm.io.checkpoints import load_file
 
 # What is told of a training: how results are named and shown, not where it ran
 META = ('dataset_meta', 'cfg', 'epoch', 'iter', 'mmengine_version')

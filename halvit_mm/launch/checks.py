@@ -9,8 +9,9 @@ from types import ModuleType
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
 
-from halvit_mm.config import local_data, reliability
 from halvit_mm.errors import UserError
+from halvit_mm.io.configs import reliability
+from halvit_mm.io.datasets import local_data
 
 from .coco_check import check_coco, coco_datasets
 

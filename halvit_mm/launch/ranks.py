@@ -10,8 +10,8 @@ import torch
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import main as torchrun
 
-from halvit_mm.config import load_config
 from halvit_mm.errors import UserError
+from halvit_mm.io.configs import load_config
 
 from .checks import check_run, parse_tool_args
 

@@ -5,14 +5,14 @@ import sys
 
 from torch import distributed as dist
 
-from halvit_mm.config import load_config
 from halvit_mm.errors import told_in_one_line
+from halvit_mm.io.configs import load_config
 
 from .checks import check_run, load_host_tool, parse_tool_args
 
 
 def run_host_tool(tool: str, argv: list[str] | None = None) -> None:
-    """Run a config with the host's own tool, its command line and :class:`halvit_mm.engine.ResumableRunner`.
+    """Run a config with the host's own tool, its command line and :class:`halvit_mm.train.ResumableRunner`.
 
     The host is the config's ``default_scope``; its tool is the file that its package carries for mim.
 
@@ -25,7 +25,8 @@ def run_host_tool(tool: str, argv: list[str] | None = None) -> None:
         args = parse_tool_args(tool, argv)
         cfg = load_config(args.config, args.cfg_options)
         check_run(cfg, tool, args)
-        from halvit_mm.engine import ResumableRunner, read_only_data  # and the hosts with it
+        from halvit_mm.io.checkpoints import read_only_data
+        from halvit_mm.train import ResumableRunner  # and the hosts with it
 
         read_only_data(trust=args.trust_checkpoint)
         module = load_host_tool(cfg.get('default_scope', 'mmpretrain'), tool)

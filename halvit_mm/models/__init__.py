@@ -1,5 +1,18 @@
-from .backbones import HaLViT, SharedStageResNet
-from .layers import SharedBottleneckStage, TiedFFN, TiedMultiheadAttention
-from .necks import ViTPyramid
+from halvit_mm.layers import SharedBottleneckStage, TiedFFN, TiedMultiheadAttention
 
-__all__ = ['HaLViT', 'SharedBottleneckStage', 'SharedStageResNet', 'TiedFFN', 'TiedMultiheadAttention', 'ViTPyramid']
+from . import tied_model
+from .backbones import HaLViT, SharedStageResNet
+from .classifiers import DistilledClassifier
+from .necks import GlobalAveragePooling, ViTPyramid
+
+__all__ = [
+    'DistilledClassifier',
+    'GlobalAveragePooling',
+    'HaLViT',
+    'SharedBottleneckStage',
+    'SharedStageResNet',
+    'TiedFFN',
+    'TiedMultiheadAttention',
+    'ViTPyramid',
+    'tied_model',
+]

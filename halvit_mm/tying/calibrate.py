@@ -8,7 +8,7 @@ import torch
 from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
 from torch import Tensor, nn
 
-from halvit_mm.models.layers import tied_modules
+from halvit_mm.layers import tied_modules
 
 
 class _Stop(Exception):

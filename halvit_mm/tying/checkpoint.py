@@ -14,15 +14,15 @@ from mmengine.runner import Runner, set_random_seed
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from halvit_mm.config import local_data
-from halvit_mm.engine.checkpoint import written_whole
 from halvit_mm.errors import UserError
-from halvit_mm.models.layers import SharedBottleneckStage
+from halvit_mm.io.checkpoints import written_whole
+from halvit_mm.io.datasets import local_data
+from halvit_mm.io.weights import differences, read_weights
+from halvit_mm.layers import SharedBottleneckStage
 
 from .bases import misfit
 from .calibrate import fit_units, output_error
-from .layers import WAYS, is_tied, kind_of
-from .sources import differences, read_weights
+from .kinds import WAYS, is_tied, kind_of
 from .stages import fill_stage
 
 # Images on which outputs are compared
@@ -144,7 +144,7 @@ def load_plain(cfg: Config, checkpoint: str) -> nn.Module:
     Args:
         cfg (Config): Its config.
         checkpoint (str): Its weights: mmpretrain's, timm's or torchvision's; see
-            :func:`~halvit_mm.tying.sources.read_weights`.
+            :func:`~halvit_mm.io.weights.read_weights`.
 
     Returns:
         nn.Module: The model, in evaluation mode.

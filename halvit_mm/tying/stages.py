@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from halvit_mm.models.layers import SharedBottleneckStage
+from halvit_mm.layers import SharedBottleneckStage
 
 from .bases import assign_units
 

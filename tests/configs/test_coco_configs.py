@@ -16,10 +16,10 @@ from mmengine.runner import save_checkpoint
 from mmpretrain.registry import MODELS as CLASSIFIERS
 from torch import nn
 
-from halvit_mm.config import load_config
 from halvit_mm.cost import count_macs
-from halvit_mm.engine import LayerDecayOptimWrapperConstructor, PretrainedBackboneHook
+from halvit_mm.io.configs import load_config
 from halvit_mm.models import HaLViT
+from halvit_mm.train import LayerDecayOptimWrapperConstructor, PretrainedBackboneHook
 from tests.configs.test_configs import CONFIGS, INDEX, groups_of
 from tests.utils import ROOT, run
 

@@ -1,5 +1,4 @@
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,17 +8,16 @@ import torch
 from mmengine.config import Config
 from mmpretrain.apis import get_model
 
-from halvit_mm.config import load_config
 from halvit_mm.cost import count_parameters
 from halvit_mm.data import write_digits
 from halvit_mm.deploy import create_session
 from halvit_mm.deploy.export import export
 from halvit_mm.deploy.network import input_shape, load_network, read_images
 from halvit_mm.deploy.onnx import initializer_bytes, quantize
-from halvit_mm.deploy.table import KINDS, describe
 from halvit_mm.deploy.verify import Difference, compare
 from halvit_mm.errors import UserError
-from tests.utils import ROOT, run, run_tool
+from halvit_mm.io.configs import load_config
+from tests.utils import ROOT, run_tool
 
 HALVIT = 'configs/digits/halvit_2xb64_digits.py'
 RESNET = 'configs/digits/resnet50-pe_2xb64_digits.py'
@@ -222,7 +220,7 @@ def test_shapes_of_test_pipelines():
 def test_tool_with_real_images(digits, checkpoint):
     cfg = read(HALVIT)
     weights = checkpoint(cfg)
-    tool = ['tools/export_onnx.py', ROOT / HALVIT, weights, '--verify', '20', '--out']
+    tool = ['tools/export.py', ROOT / HALVIT, weights, '--verify', '20', '--out']
     shown = run_tool(*tool, 'm.onnx', cwd=digits).stdout
     assert '20 images of 32 x 32 from data/digits' in shown
     assert 'same top-1 100.0 %' in shown
@@ -237,21 +235,6 @@ def test_tool_with_real_images(digits, checkpoint):
     failed = run_tool(*tool, 'no/m.onnx', cwd=digits, check=False)
     assert failed.returncode == 2
     assert failed.stdout.splitlines()[-1].startswith('error: --out no/m.onnx: folder no does not exist')
-
-
-@pytest.mark.long
-def test_table(tmp_path):
-    (tmp_path / 'deploy.md').write_text('before\n<!-- table -->\nold\n<!-- end of table -->\nafter\n')
-    command = (sys.executable, 'tools/make_deploy_table.py', '--configs', HALVIT, '--rounds', '2')
-    run(*command, '--out', tmp_path / 'deploy.md')
-    lines = (tmp_path / 'deploy.md').read_text().splitlines()
-    assert (lines[0], lines[-1]) == ('before', 'after')
-    rows = [line.split(' | ') for line in lines if ' | halvit_2xb64_digits | ' in line]
-    assert {row[0].removeprefix('| ') for row in rows} == {describe(*kind) for kind in KINDS}
-    for kind, _, size, resident, ms, *_ in rows:
-        assert (0.3 if 'int8' in kind else 0.7 if 'fp16' in kind else 1.4) < float(size) < 6, kind
-        assert float(resident) > 0
-        assert float(ms) > 0
 
 
 def test_lists_of_packages():

@@ -7,8 +7,8 @@ import mmdet
 import pytest
 import torch
 
-from halvit_mm.config import load_config
 from halvit_mm.errors import UserError, told_in_one_line
+from halvit_mm.io.configs import load_config
 from halvit_mm.launch.checks import check_run, parse_tool_args
 from halvit_mm.launch.ranks import check_ranks, main
 from tests.utils import ROOT, free_port, run

@@ -17,8 +17,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from halvit_mm.cost.report import markdown_table
-from halvit_mm.engine import CheckedDataset, load_file, read_only_data
 from halvit_mm.errors import UserError
+from halvit_mm.io.checkpoints import load_file, read_only_data
+from halvit_mm.train.hooks.bad_images import CheckedDataset
 from tests.reliability.files import DAMAGED, LOADED, MARK, REFUSED, checkpoints, images, write
 from tests.utils import ROOT, put_between_marks
 

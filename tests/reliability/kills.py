@@ -31,7 +31,8 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from halvit_mm.data import write_digits
-from halvit_mm.engine import ResumableRunner, find_latest_checkpoint, load_file, read_only_data
+from halvit_mm.io.checkpoints import find_latest_checkpoint, load_file, read_only_data
+from halvit_mm.train import ResumableRunner
 from tests.utils import ROOT, assert_identical, free_port, put_between_marks
 
 INTERVAL = 3  # iterations between checkpoints

@@ -20,7 +20,7 @@ from mmengine.registry import HOOKS
 
 from halvit_mm.cost.report import markdown_table
 from halvit_mm.data import write_digits
-from halvit_mm.engine import WholeCheckpointHook
+from halvit_mm.train import WholeCheckpointHook
 from tests.reliability.kills import config
 from tests.utils import ROOT, environment, kill_tree, put_between_marks
 

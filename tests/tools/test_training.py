@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from halvit_mm.data import write_digits
-from halvit_mm.engine import find_latest_checkpoint
+from halvit_mm.io.checkpoints import find_latest_checkpoint
 from tests.utils import ROOT, environment, free_port, kill_tree, run, run_tool
 
 CONFIG = 'configs/digits/halvit_2xb64_digits.py'
@@ -67,7 +67,7 @@ def test_train_and_test_on_two_ranks(digits, tmp_path):
     assert (top1 * 3.6) == pytest.approx(round(top1 * 3.6), abs=1e-3)
 
     summary = run_tool(
-        *('tools/summarize.py', CONFIG, '--metrics', tmp_path / 'metrics.json', '--twin', 'model.backbone.tie=none')
+        *('research/summarize.py', CONFIG, '--metrics', tmp_path / 'metrics.json', '--twin', 'model.backbone.tie=none')
     )
     assert (
         f'halvit_mm.HaLViT: top-1 {top1:.2f} %, 360,682 parameters; its twin has 692,458 (0.52 times)' in summary.stdout
@@ -82,7 +82,7 @@ def test_number_of_ranks_does_not_change_the_losses(digits, tmp_path):
         config = tmp_path / f'{ranks}.py'
         config.write_text(
             f'_base_ = {str(ROOT / CONFIG)!r}\n'
-            "custom_imports = dict(imports='tests.engine.loss_recorder')\n"
+            "custom_imports = dict(imports='tests.train.loss_recorder')\n"
             f"custom_hooks = [dict(type='LossRecorder', out={str(out)!r})]\n"
         )
         run_tool(

@@ -12,7 +12,7 @@ from halvit_mm.tying.bases import (
     misfit,
     move_biases,
 )
-from halvit_mm.tying.layers import kind_of
+from halvit_mm.tying.kinds import kind_of
 
 WIDTH = 24
 

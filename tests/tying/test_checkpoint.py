@@ -10,10 +10,10 @@ from mmpretrain.registry import MODELS
 
 from halvit_mm.data.digits import write_digits
 from halvit_mm.errors import UserError
+from halvit_mm.io.weights import read_weights, to_mmpretrain
 from halvit_mm.models import HaLViT, SharedStageResNet
 from halvit_mm.tying.calibrate import fit_units, output_error
 from halvit_mm.tying.checkpoint import load_plain, tie_checkpoint, tie_weights, units_of
-from halvit_mm.tying.sources import read_weights, to_mmpretrain
 from tests.utils import ROOT, TINY_ARCH, run_tool, untie_state_dict
 
 CONFIG = ROOT / 'configs/digits/halvit_2xb64_digits.py'

@@ -14,10 +14,10 @@ from torch import nn
 import halvit_mm
 from halvit_mm.cost.measure import training_step
 from halvit_mm.cost.samples import forward_tensor
+from halvit_mm.layers import tied_modules
 from halvit_mm.models import HaLViT
-from halvit_mm.models.layers import tied_modules
 from halvit_mm.tying.bases import FFNWeights
-from halvit_mm.tying.layers import kind_of
+from halvit_mm.tying.kinds import kind_of
 from tests.utils import ROOT, TINY_ARCH
 
 CONFIGS = sorted((ROOT / 'configs/tied').glob('*.py'))

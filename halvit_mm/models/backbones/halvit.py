@@ -14,10 +14,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from halvit_mm.arguments import checked
+from halvit_mm.layers import TiedFFN, TiedMultiheadAttention, let_deviate
+from halvit_mm.layers.windows import join_windows, split_into_windows
 from halvit_mm.registry import MODELS
-
-from ..layers import TiedFFN, TiedMultiheadAttention, let_deviate
-from ..layers.windows import join_windows, split_into_windows
 
 TIES = ('both', 'attn', 'ffn', 'none')
 # Of an 800 x 1333 image at width 768 one takes 13 MB.
@@ -172,7 +171,7 @@ class HaLViT(VisionTransformer):
             being kept. Defaults to False.
         window_size (int): Most patches along a side of a window, for large images: layers other than
             ``global_attn_layers`` attend within windows (ViTDet, `arXiv 2203.16527
-            <https://arxiv.org/abs/2203.16527>`_; see :mod:`halvit_mm.models.layers.windows`). The weights are the
+            <https://arxiv.org/abs/2203.16527>`_; see :mod:`halvit_mm.layers.windows`). The weights are the
             same as without windows, and an image that fits a window gives the same. 0 means no windows. Defaults
             to 0.
         global_attn_layers (Sequence[int]): Layers that attend globally all the same, from 0; negative ones count

@@ -5,9 +5,8 @@ from mmpretrain.models.backbones.resnet import ResLayer
 from mmpretrain.models.backbones.resnext import Bottleneck as GroupedBottleneck
 
 from halvit_mm.arguments import checked
+from halvit_mm.layers import SharedBottleneckStage
 from halvit_mm.registry import MODELS
-
-from ..layers import SharedBottleneckStage
 
 
 @MODELS.register_module()
@@ -20,7 +19,7 @@ class SharedStageResNet(ResNet):
     Stands wherever mmpretrain's ``ResNet`` or ``ResNeXt`` stands: every argument of those classes has the same
     meaning and default here, ``groups`` apart, whose default is 1. Stages that are not shared are the host's,
     parameter for parameter and key for key; its checkpoints load into them. See
-    :class:`~halvit_mm.models.layers.SharedBottleneckStage` for the others.
+    :class:`~halvit_mm.layers.SharedBottleneckStage` for the others.
 
     Args:
         depth (int): 50, 101 or 152; 18 and 34, whose blocks have no 1x1 convolutions, with no shared stage only.

@@ -1,0 +1,202 @@
+"""Classify images, or detect objects in them, with the hosts' inferencers."""
+
+import sys
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.registry import DefaultScope
+
+from halvit_mm.errors import UserError
+from halvit_mm.io.images import read_image
+
+# What mmdet's inferencer takes from a folder
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')
+# A smaller picture has no room for the text.
+LEAST_PICTURE = 224
+
+
+class Classifier:
+    """mmpretrain's ``ImageClassificationInferencer``, one image at a time.
+
+    Args:
+        cfg (Config): A config of mmpretrain's.
+        checkpoint (str): Path or URL of its weights.
+        device (str): Where it runs.
+
+    Attributes:
+        classes (Sequence[str], optional): Names of the classes: the checkpoint's, else those in ``metainfo`` of the
+            config's test dataset, else those that its type has; None where there are none.
+    """
+
+    def __init__(self, cfg: Config, checkpoint: str, device: str) -> None:
+        from mmpretrain import ImageClassificationInferencer
+        from mmpretrain.visualization import UniversalVisualizer
+
+        self.inferencer = ImageClassificationInferencer(cfg, pretrained=checkpoint, device=device)
+        self.classes = self.inferencer.classes or _classes_in(cfg)
+        self.visualizer = UniversalVisualizer()
+
+    def __call__(self, path: str, picture: np.ndarray, out_file: str | None = None) -> str:
+        """Classify an image.
+
+        Args:
+            path (str): The image's file.
+            picture (np.ndarray): Its pixels, shape (H, W, 3) in RGB order, to draw on.
+            out_file (str, optional): File to draw the result to. Defaults to None.
+
+        Returns:
+            str: The class with the highest score, by name or else by number, and the score.
+        """
+        # Its own call would put a progress bar among the results.
+        [sample] = self.inferencer.forward(next(self.inferencer.preprocess([path])))
+        if out_file is not None:
+            resize = LEAST_PICTURE if min(picture.shape[:2]) < LEAST_PICTURE else None
+            self.visualizer.visualize_cls(
+                picture, sample, classes=self.classes, resize=resize, draw_gt=False, out_file=out_file
+            )
+        label = sample.pred_label.item()
+        name = self.classes[label] if self.classes else f'class {label}'
+        return f'{name} {sample.pred_score[label].item():.3f}'
+
+
+class Detector:
+    """mmdet's ``DetInferencer``, one image at a time.
+
+    Args:
+        cfg (Config): A config of mmdet's.
+        checkpoint (str): Path or URL of its weights.
+        device (str): Where it runs.
+        score_thr (float): Score above which a detection is counted and drawn.
+    """
+
+    def __init__(self, cfg: Config, checkpoint: str, device: str, score_thr: float) -> None:
+        from mmdet.apis import DetInferencer
+
+        self.score_thr = score_thr
+        self.inferencer = DetInferencer(cfg, weights=checkpoint, device=device, show_progress=False)
+        classes = _classes_in(cfg)
+        if classes:
+            # Where a checkpoint names none the host takes COCO's.
+            self.inferencer.visualizer.dataset_meta = {**self.inferencer.model.dataset_meta, 'classes': classes}
+
+    def __call__(self, path: str, picture: np.ndarray, out_file: str | None = None) -> str:
+        """Detect objects in an image.
+
+        Args:
+            path (str): The image's file.
+            picture (np.ndarray): Its pixels, shape (H, W, 3) in RGB order, to draw on.
+            out_file (str, optional): File to draw the result to. Defaults to None.
+
+        Returns:
+            str: The number of detections above ``score_thr``.
+        """
+        [sample] = self.inferencer(path, return_datasamples=True)['predictions']
+        if out_file is not None:
+            self.inferencer.visualizer.add_datasample(
+                path, picture, sample, draw_gt=False, pred_score_thr=self.score_thr, out_file=out_file
+            )
+        count = int((sample.pred_instances.scores > self.score_thr).sum())
+        return f'{count} detection{"" if count == 1 else "s"} above {self.score_thr:g}'
+
+
+def infer(
+    cfg: Config,
+    checkpoint: str,
+    source: str,
+    out: str | None = None,
+    score_thr: float = 0.3,
+    device: str | None = None,
+) -> list[str]:
+    """Print a line for each image, with its class or the number of detections, and draw the results.
+
+    An image that cannot be read is named on the standard error and passed over.
+
+    Args:
+        cfg (Config): A config of mmpretrain's or mmdet's, as its ``default_scope`` says.
+        checkpoint (str): Path or URL of its weights.
+        source (str): An image, or a folder in which images lie at any depth.
+        out (str, optional): Folder for drawn images, which have the name that they have in ``source``. Defaults to
+            None.
+        score_thr (float): Score above which a detection is counted and drawn. Defaults to 0.3.
+        device (str, optional): Where the model runs. Defaults to the accelerator, if there is one, else the CPU.
+
+    Returns:
+        list[str]: The images that could not be read.
+
+    Raises:
+        UserError: If there is no image or no such checkpoint, if the weights cannot be loaded, if the images would be
+            drawn over, or if the config is neither a classifier's nor a detector's.
+    """
+    host = cfg.get('default_scope', 'mmpretrain')
+    if host not in ('mmpretrain', 'mmdet'):
+        raise UserError(f"default_scope={host!r}: inference needs a config of 'mmpretrain' or 'mmdet'")
+    if '://' not in checkpoint and not Path(checkpoint).is_file():
+        raise UserError(f'checkpoint {checkpoint} does not exist')
+    paths = find_images(source)
+    folder = Path(source) if Path(source).is_dir() else Path(source).parent
+    if out is not None and Path(out).resolve() == folder.resolve():
+        raise UserError(f'--out {out} is where the images are, which would be drawn over; name another folder')
+    device = device or get_device()
+
+    skipped = []
+    # Else the host's scope would stay behind, and hide the other host's modules.
+    with DefaultScope.overwrite_default_scope(host):
+        try:
+            # The hosts' reports are no results.
+            with redirect_stdout(sys.stderr):
+                run = (
+                    Classifier(cfg, checkpoint, device)
+                    if host == 'mmpretrain'
+                    else Detector(cfg, checkpoint, device, score_thr)
+                )
+        except UserError:
+            raise
+        except Exception as error:
+            told = f'{type(error).__name__}: {" ".join(str(error).split())}'
+            raise UserError(f'{checkpoint} cannot be loaded into the model of {cfg.filename}: {told}') from error
+        for path in paths:
+            try:
+                picture = read_image(path)
+            except ValueError as error:
+                print(f'skipped: {error}', file=sys.stderr, flush=True)
+                skipped.append(str(path))
+                continue
+            out_file = None if out is None else str(Path(out, path.relative_to(folder)))
+            with redirect_stdout(sys.stderr):
+                result = run(str(path), picture, out_file)
+            print(f'{path}: {result}', flush=True)
+    return skipped
+
+
+def find_images(source: str) -> list[Path]:
+    """List the images that a path stands for.
+
+    Args:
+        source (str): A file, or a folder in which images lie at any depth.
+
+    Returns:
+        list[Path]: The file, whatever its name, or the folder's images in the order of their names.
+
+    Raises:
+        UserError: If there is no such path, or no image in the folder.
+    """
+    path = Path(source)
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise UserError(f'image or folder {source} does not exist')
+    paths = sorted(file for file in path.rglob('*') if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
+    if not paths:
+        raise UserError(f'folder {source} holds no image; looked for {", ".join(IMAGE_SUFFIXES)}')
+    return paths
+
+
+def _classes_in(cfg: Config) -> Sequence[str] | None:
+    dataset = cfg.test_dataloader.dataset
+    while 'dataset' in dataset:
+        dataset = dataset.dataset
+    return dataset.get('metainfo', {}).get('classes')

@@ -1,0 +1,1 @@
+"""What is read from disk: configs, models, weights, datasets, images, checkpoints."""

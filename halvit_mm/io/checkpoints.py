@@ -1,0 +1,316 @@
+"""Checkpoints as data: what is read may hold tensors, numbers and text, and no code.
+
+A pickle can call any function of any module. torch reads one with ``weights_only=True`` by a list of types; but
+mmengine 0.10.12 reads the file again without that list where it meets another type, and puts ``getattr`` on the list,
+by which a file reaches the rest. :func:`read_only_data` ends both for the whole process.
+"""
+
+import logging
+import lzma
+import os
+import pickle
+import re
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import mmengine.runner.checkpoint as mmengine_checkpoint
+import numpy as np
+import torch
+from mmengine.logging import HistoryBuffer, print_log
+from mmengine.runner import CheckpointLoader
+
+from halvit_mm.errors import UserError
+
+DTYPES = (
+    'bool',
+    'int8',
+    'int16',
+    'int32',
+    'int64',
+    'uint8',
+    'uint16',
+    'uint32',
+    'uint64',
+    'float16',
+    'float32',
+    'float64',
+)
+STATISTICS = ('min', 'max', 'mean', 'current')
+_NAME = re.compile(r'(?P<kind>epoch|iter)_(?P<step>\d+)\.pth')
+
+_trusted = False
+
+
+class DamagedCheckpoint(UserError):
+    """A file that is no whole checkpoint."""
+
+
+def _statistic_of(owner: type, name: str) -> Callable:
+    """Stands for ``getattr``, by which a ``HistoryBuffer`` names its own methods in a pickle."""
+    if owner is not HistoryBuffer or name not in STATISTICS:
+        raise pickle.UnpicklingError('Unsupported global: GLOBAL getattr of something else')
+    return getattr(owner, name)
+
+
+def allowed_types() -> list:
+    """The types that a checkpoint may hold besides torch's own: NumPy's numbers and arrays, mmengine's log values.
+
+    Returns:
+        list: As ``torch.serialization.add_safe_globals`` takes it. The names of NumPy 1 and 2 both stand for what is
+            installed, so that old checkpoints of the hosts load.
+    """
+    # mmengine finds the module in this way too; np.core of NumPy 2 warns.
+    multiarray = (np._core if hasattr(np, '_core') else np.core).multiarray
+    functions = [(multiarray._reconstruct, '_reconstruct'), (multiarray.scalar, 'scalar')]
+    return [
+        HistoryBuffer,
+        slice,
+        np.ndarray,
+        np.dtype,
+        *{type(np.dtype(name)) for name in DTYPES},
+        *((function, f'numpy.{core}.multiarray.{name}') for core in ('core', '_core') for function, name in functions),
+        (_statistic_of, 'builtins.getattr'),
+        (_statistic_of, '__builtin__.getattr'),
+    ]
+
+
+def read_only_data(trust: bool = False) -> None:
+    """From here on, let this process and those it starts read checkpoints as data only, whoever reads them.
+
+    mmengine's loaders of files and URLs are replaced by :func:`load_file` and one that does the same with a download;
+    ``TORCH_FORCE_WEIGHTS_ONLY_LOAD`` holds every other call of ``torch.load`` to the same list.
+
+    Args:
+        trust (bool): Read everything as Python's pickle does, which executes what a file asks for. Defaults to False.
+    """
+    global _trusted
+    _trusted = trust
+    CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)
+    CheckpointLoader.register_scheme(prefixes=('http://', 'https://'), loader=load_from_http, force=True)
+    if trust:
+        os.environ.pop('TORCH_FORCE_WEIGHTS_ONLY_LOAD', None)
+        return
+    os.environ.pop('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', None)
+    os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
+    torch.serialization.add_safe_globals(allowed_types())
+    # mmengine lends its list for the time of a call and takes all of it away again, ours with it.
+    mmengine_checkpoint.get_torch_safe_globals = list
+
+
+def load_file(path: str | os.PathLike, map_location: str | Callable | None = 'cpu', mmap: bool | None = None) -> dict:
+    """Read a checkpoint from a file, as data.
+
+    Args:
+        path (str or PathLike): A file of ``torch.save`` or, with the suffix ``.safetensors``, of safetensors.
+        map_location (str or Callable, optional): As in ``torch.load``. Defaults to ``'cpu'``.
+        mmap (bool, optional): Leave the tensors on the disk until they are used. Defaults to None, which means no.
+
+    Returns:
+        dict: Its content. The text of a config, ``meta['config']``, is left out: mmengine would execute it on resuming.
+
+    Raises:
+        UserError: If the file holds anything but data, or no dict.
+        DamagedCheckpoint: If the file cannot be read.
+    """
+    path = Path(path).expanduser()
+    if path.suffix == '.safetensors':
+        return _load_safetensors(path)
+    if not _trusted:
+        torch.serialization.add_safe_globals(allowed_types())
+    try:
+        content = torch.load(path, map_location=map_location, weights_only=not _trusted, mmap=mmap)
+    except FileNotFoundError:
+        raise UserError(f'checkpoint {path} does not exist') from None
+    except Exception as error:
+        raise _why_not(path, error) from error
+    return _data_of(path, content)
+
+
+# What zipfile raises at a wrong byte: NotImplementedError where it stands for a method of compression, RuntimeError
+# where it says that the part is encrypted, EOFError where a length is wrong, the last two within what is compressed.
+UNREADABLE_ZIP = (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error, lzma.LZMAError)
+
+
+def load_from_local(filename: str, map_location: str | Callable | None) -> dict:
+    return load_file(filename, map_location)
+
+
+def load_from_http(filename: str, map_location: str | Callable | None) -> dict:
+    try:
+        return _data_of(filename, mmengine_checkpoint.load_from_http(filename, map_location))
+    except pickle.UnpicklingError as error:
+        raise _why_not(filename, error) from error
+
+
+def find_damage(path: str | os.PathLike) -> str | None:
+    """Look whether a file of ``torch.save`` is whole, without reading it as a checkpoint.
+
+    Args:
+        path (str or PathLike): The file.
+
+    Returns:
+        str or None: What is wrong with it; None where every part has the checksum that was written with it.
+    """
+    try:
+        if not Path(path).stat().st_size:
+            return 'it is empty'
+        # A zip file's table of contents is at its end: a file that was cut has none.
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except UNREADABLE_ZIP as error:
+        return f'{type(error).__name__}: {error}'
+    return damaged and f'{damaged} in it is not what was written'
+
+
+def _load_safetensors(path: Path) -> dict:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file as load_tensors
+
+    try:
+        return load_tensors(path)
+    except FileNotFoundError:
+        raise UserError(f'checkpoint {path} does not exist') from None
+    except (SafetensorError, OSError) as error:
+        raise DamagedCheckpoint(f'checkpoint {path} is not a whole safetensors file: {error}') from error
+
+
+def _data_of(path: str | os.PathLike, content: object) -> dict:
+    if not isinstance(content, dict):
+        raise UserError(f'checkpoint {path} holds a {type(content).__name__}; a checkpoint is a dict of weights')
+    if isinstance(content.get('meta'), dict) and not _trusted:
+        content['meta'].pop('config', None)
+    return content
+
+
+def _why_not(path: str | os.PathLike, error: Exception) -> UserError:
+    """What to tell of a file that torch did not read."""
+    cause = ' '.join(str(error).split())
+    for mark in ('Unsupported global: GLOBAL ', 'Trying to load unsupported GLOBAL '):
+        if mark in cause:
+            return UserError(_refusal(path, cause.partition(mark)[2].split(' ')[0]))
+    if 'Trying to call reduce' in cause or 'Can only create new object' in cause or 'Can only build' in cause:
+        return UserError(_refusal(path, 'a function'))
+    if 'TorchScript' in cause:
+        return UserError(_refusal(path, 'a TorchScript program'))
+    # torch puts a page of advice around the reason.
+    cause = cause.rpartition('WeightsUnpickler error: ')[2].partition(' Check the documentation')[0]
+    return DamagedCheckpoint(f'checkpoint {path} cannot be read ({type(error).__name__}: {cause[:200]})')
+
+
+def _refusal(path: str | os.PathLike, what: str) -> str:
+    return (
+        f'checkpoint {path} carries code ({what}) and was not loaded; nothing of it was executed. If you know who '
+        'wrote it, --trust-checkpoint loads and executes it'
+    )
+
+
+@contextmanager
+def written_whole(path: str | os.PathLike) -> Iterator[Path]:
+    """Write a file under a passing name and give it its own once it is whole and on the disk.
+
+    Args:
+        path (str or PathLike): The file's name in the end.
+
+    Yields:
+        Path: The name to write to.
+
+    Raises:
+        UserError: If it cannot be written, such as on a full disk; what had the name before is left as it was.
+    """
+    path = Path(path)
+    part = path.with_name(path.name + '.part')
+    try:
+        yield part
+        with open(part, 'rb') as file:
+            os.fsync(file.fileno())
+        os.replace(part, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        os.fsync(folder)
+        os.close(folder)
+    except OSError as error:
+        raise UserError(
+            f'{path} cannot be written ({error.strerror or error}); what was written before is whole, and --resume '
+            'goes on from there'
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def check_writable(folder: str | os.PathLike) -> None:
+    """Refuse a folder that nothing can be written to.
+
+    Args:
+        folder (str or PathLike): The folder; it is made where there is none.
+
+    Raises:
+        UserError: If it cannot be made or written to.
+    """
+    probe = Path(folder, f'.halvit_mm-{os.getpid()}')
+    try:
+        probe.parent.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f'work_dir {folder} cannot be written to ({error.strerror}); name another with --work-dir'
+        ) from None
+
+
+def find_latest_checkpoint(work_dir: str | os.PathLike) -> str | None:
+    """Find the checkpoint to resume from: the last one that is whole.
+
+    mmengine trusts the file ``last_checkpoint``, which a kill can leave empty, or pointing at a checkpoint that
+    was cut while it was written.
+
+    Args:
+        work_dir (str or PathLike): Folder of a training.
+
+    Returns:
+        str or None: Path of ``epoch_N.pth`` or ``iter_N.pth``; None where there is no whole one.
+
+    Raises:
+        UserError: If the last whole one carries code.
+    """
+    folders = {Path(work_dir)}
+    pointer = Path(work_dir, 'last_checkpoint')
+    if pointer.is_file() and (pointed := pointer.read_text(errors='replace').strip()):
+        # CheckpointHook's out_dir may be elsewhere.
+        folders.add(Path(pointed).parent)
+    files = [file for folder in folders if folder.is_dir() for file in folder.iterdir() if _NAME.fullmatch(file.name)]
+    if not files:
+        return None
+    newest = max(files, key=lambda file: file.stat().st_mtime_ns)
+    kind = _NAME.fullmatch(newest.name)['kind']
+    steps = {file: int(match['step']) for file in files if (match := _NAME.fullmatch(file.name))['kind'] == kind}
+    for file in sorted(steps, key=steps.get, reverse=True):
+        damage = find_damage(file) or _find_gap(file)
+        if damage is None:
+            return str(file)
+        print_log(
+            f'{file} is not a whole checkpoint and is passed over: {damage}', logger='current', level=logging.WARNING
+        )
+    return None
+
+
+def _find_gap(file: Path) -> str | None:
+    try:
+        content = load_file(file, mmap=True)
+    except DamagedCheckpoint as error:
+        return str(error)
+    missing = [key for key in ('meta', 'state_dict', 'message_hub') if not isinstance(content.get(key), dict)]
+    return f'it holds no {missing[0]}' if missing else None
+
+
+def read_seed(checkpoint: str | os.PathLike) -> int | None:
+    """Read from a checkpoint the seed of the training that wrote it, without reading its weights.
+
+    Args:
+        checkpoint (str or PathLike): A checkpoint of mmengine.
+
+    Returns:
+        int or None: The seed, if the checkpoint holds one.
+    """
+    return load_file(checkpoint, mmap=find_damage(checkpoint) is None).get('meta', {}).get('seed')

@@ -1,0 +1,33 @@
+from .attention import TiedMultiheadAttention
+from .bottleneck import SharedBottleneckStage
+from .ffn import FrugalGELU, TiedFFN
+from .shared import TwoWays, end_deviations, let_deviate, set_matrix, tied_modules, transposed_linear
+from .stand_ins import (
+    TiedConv1x1,
+    TiedKeyValue,
+    TiedLinear,
+    TiedQueryKeyValue,
+    TiedTorchAttention,
+    TransposedConv1x1,
+    TransposedLinear,
+)
+
+__all__ = [
+    'FrugalGELU',
+    'SharedBottleneckStage',
+    'TiedConv1x1',
+    'TiedFFN',
+    'TiedKeyValue',
+    'TiedLinear',
+    'TiedMultiheadAttention',
+    'TiedQueryKeyValue',
+    'TiedTorchAttention',
+    'TransposedConv1x1',
+    'TransposedLinear',
+    'TwoWays',
+    'end_deviations',
+    'let_deviate',
+    'set_matrix',
+    'tied_modules',
+    'transposed_linear',
+]

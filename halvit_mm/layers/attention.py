@@ -1,0 +1,140 @@
+import torch
+import torch.nn.functional as F
+from mmcv.cnn.bricks.drop import build_dropout
+from mmengine.model import BaseModule
+from mmpretrain.models.utils import LayerScale
+from torch import Tensor, nn
+
+from halvit_mm.arguments import checked
+from halvit_mm.registry import MODELS
+
+from .shared import TwoWays, transposed_linear
+
+
+@MODELS.register_module()
+class TiedMultiheadAttention(TwoWays, BaseModule):
+    """Multi-head self-attention with two matrices instead of four.
+
+    With x one token of D features, and heads split off after each product as usual:
+
+    - query ``W_q x + b_q``, key ``W_kv x + b_k``, value ``W_kv^T x + b_v``,
+    - output ``W_q^T concat(heads) + b_o``.
+
+    Source: "HaLViT: Half of the Weights are Enough" (CVPR 2024 Workshops) and "Do deep neural networks
+    utilize the weight space efficiently?" (`arXiv 2401.16438 <https://arxiv.org/abs/2401.16438>`_).
+
+    The matrices start Xavier uniform, as in ViT and as the authors start the convolutional form, and the biases
+    at zero; this happens in the constructor, because an ``init_cfg`` by layer type (``layer='Linear'``) cannot
+    reach a bare parameter.
+
+    Args:
+        embed_dims (int): Features of a token, D.
+        num_heads (int): Number of heads H; must divide D.
+        attn_drop (float): Dropout rate of the attention weights. Defaults to 0.
+        proj_drop (float): Dropout rate after the output projection. Defaults to 0.
+        dropout_layer (dict): Config of the dropout in front of the shortcut, such as
+            ``dict(type='DropPath', drop_prob=0.1)``. Defaults to ``dict(type='Dropout', drop_prob=0.)``.
+        qkv_bias (bool): Whether query, key and value have biases. Defaults to True.
+        qk_scale (float, optional): Factor on the products of queries and keys. Defaults to None, which
+            means ``(D / H) ** -0.5``.
+        proj_bias (bool): Whether the output projection has a bias. Defaults to True.
+        layer_scale_init_value (float or Tensor): First value of a learned factor per feature, ``gamma1``;
+            0 means none. Defaults to 0.
+        init_cfg (dict, optional): Initialization config of mmengine. Defaults to None.
+
+    Attributes:
+        q_weight (nn.Parameter): W_q, shape (D, D).
+        kv_weight (nn.Parameter): W_kv, shape (D, D).
+        qkv_bias (nn.Parameter or None): b_q, b_k, b_v in this order, shape (3D, ).
+        proj_bias (nn.Parameter or None): b_o, shape (D, ).
+
+    Raises:
+        ValueError: If ``num_heads`` does not divide ``embed_dims``.
+    """
+
+    matrices = ('q_weight', 'kv_weight')
+
+    @checked
+    def __init__(
+        self,
+        embed_dims: int,
+        num_heads: int,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
+        dropout_layer: dict = dict(type='Dropout', drop_prob=0.0),
+        qkv_bias: bool = True,
+        qk_scale: float | None = None,
+        proj_bias: bool = True,
+        layer_scale_init_value: float | Tensor = 0.0,
+        init_cfg: dict | list | None = None,
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        if num_heads < 1 or embed_dims % num_heads:
+            raise ValueError(f'embed_dims={embed_dims} cannot be split into num_heads={num_heads} heads of equal width')
+        self.embed_dims = embed_dims
+        self.num_heads = num_heads
+        self.head_dims = embed_dims // num_heads
+        self.qk_scale = qk_scale
+        self.attn_drop = attn_drop
+
+        self.q_weight = nn.Parameter(torch.empty(embed_dims, embed_dims))
+        self.kv_weight = nn.Parameter(torch.empty(embed_dims, embed_dims))
+        self.qkv_bias = nn.Parameter(torch.empty(3 * embed_dims)) if qkv_bias else None
+        self.proj_bias = nn.Parameter(torch.empty(embed_dims)) if proj_bias else None
+        self.reset_parameters()
+
+        self.proj_drop = nn.Dropout(proj_drop)
+        self.out_drop = build_dropout(dropout_layer)
+        self.gamma1 = build_layer_scale(embed_dims, layer_scale_init_value)
+
+    def reset_parameters(self) -> None:
+        for weight in (self.q_weight, self.kv_weight):
+            nn.init.xavier_uniform_(weight)
+        for bias in (self.qkv_bias, self.proj_bias):
+            if bias is not None:
+                nn.init.zeros_(bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attend from every token to every token.
+
+        Args:
+            x (Tensor): Shape (B, N, D).
+
+        Returns:
+            Tensor: Shape (B, N, D), without the shortcut.
+        """
+        B, N, D = x.shape
+        q_bias, k_bias, v_bias = (None,) * 3 if self.qkv_bias is None else self.qkv_bias.chunk(3)
+
+        query, output = self.two_ways('q_weight')
+        key, value = self.two_ways('kv_weight')
+
+        tokens = x.reshape(B * N, D)
+        q = F.linear(tokens, query, q_bias)
+        tokens = tokens.to(q.dtype)  # once; autocast would do it for each product
+        k = F.linear(tokens, key, k_bias)
+        v = transposed_linear(tokens, value, v_bias)
+
+        # (B * N, D) -> (B, H, N, D / H), as views
+        q, k, v = (t.view(B, N, self.num_heads, self.head_dims).transpose(1, 2) for t in (q, k, v))
+        attn_drop = self.attn_drop if self.training else 0.0
+        out = F.scaled_dot_product_attention(q, k, v, dropout_p=attn_drop, scale=self.qk_scale)
+
+        out = out.transpose(1, 2).reshape(B * N, D)
+        out = transposed_linear(out, output, self.proj_bias).view(B, N, D)
+        return self.out_drop(self.gamma1(self.proj_drop(out)))
+
+
+def build_layer_scale(embed_dims: int, init_value: float | Tensor) -> nn.Module:
+    """Layer scale (CaiT, `arXiv 2103.17239 <https://arxiv.org/abs/2103.17239>`_) or nothing where it starts at 0.
+
+    Args:
+        embed_dims (int): Number of factors.
+        init_value (float or Tensor): First value of all factors, or of each: shape (embed_dims, ).
+
+    Returns:
+        nn.Module: mmpretrain's ``LayerScale``, or ``nn.Identity`` for the number 0.
+    """
+    if not isinstance(init_value, Tensor) and init_value == 0:
+        return nn.Identity()
+    return LayerScale(embed_dims, layer_scale_init_value=init_value)

@@ -1,0 +1,119 @@
+import torch
+import torch.nn.functional as F
+from mmcv.cnn import build_activation_layer
+from mmcv.cnn.bricks.drop import build_dropout
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from halvit_mm.arguments import checked
+from halvit_mm.registry import MODELS
+
+from .attention import build_layer_scale
+from .shared import TwoWays, transposed_linear
+
+
+class FrugalGELU(nn.GELU):
+    """GELU that writes over its input where no gradient is wanted: one hidden layer less in memory, and less time."""
+
+    @classmethod
+    def in_place_of(cls, activate: nn.Module) -> nn.Module:
+        """This for torch's GELU; any other activation as it is."""
+        return cls(activate.approximate) if type(activate) is nn.GELU else activate
+
+    def forward(self, x: Tensor) -> Tensor:
+        # Compilers and tracers choose for themselves.
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return super().forward(x)
+        return torch.ops.aten.gelu_(x, approximate=self.approximate)
+
+
+@MODELS.register_module()
+class TiedFFN(TwoWays, BaseModule):
+    """Feed-forward network with one matrix instead of two: ``W^T F(W x + b_1) + b_2``.
+
+    Source: "HaLViT: Half of the Weights are Enough" (CVPR 2024 Workshops) and "Do deep neural networks
+    utilize the weight space efficiently?" (`arXiv 2401.16438 <https://arxiv.org/abs/2401.16438>`_).
+
+    The matrix starts Xavier uniform, as in ViT and as the authors start the convolutional form, and the biases at
+    zero; this happens in the constructor, because an ``init_cfg`` by layer type (``layer='Linear'``) cannot reach
+    a bare parameter.
+
+    Args:
+        embed_dims (int): Features of a token, D. Defaults to 256.
+        feedforward_channels (int): Width of the hidden layer, M. Defaults to 1024.
+        num_fcs (int): Number of linear maps. Only 2 can be tied. Defaults to 2.
+        act_cfg (dict): Config of the activation F. Defaults to ``dict(type='GELU')``.
+        ffn_drop (float): Dropout rate after the activation and after the second map. Defaults to 0.
+        dropout_layer (dict, optional): Config of the dropout in front of the shortcut. Defaults to None.
+        add_identity (bool): Whether to add the shortcut. Defaults to True.
+        layer_scale_init_value (float or Tensor): First value of a learned factor per feature, ``gamma2``;
+            0 means none. Defaults to 0.
+        init_cfg (dict, optional): Initialization config of mmengine. Defaults to None.
+
+    Attributes:
+        weight (nn.Parameter): W, shape (M, D).
+        hidden_bias (nn.Parameter): b_1, shape (M, ).
+        out_bias (nn.Parameter): b_2, shape (D, ).
+
+    Raises:
+        ValueError: If ``num_fcs`` is not 2.
+    """
+
+    matrices = ('weight',)
+
+    @checked
+    def __init__(
+        self,
+        embed_dims: int = 256,
+        feedforward_channels: int = 1024,
+        num_fcs: int = 2,
+        act_cfg: dict = dict(type='GELU'),
+        ffn_drop: float = 0.0,
+        dropout_layer: dict | None = None,
+        add_identity: bool = True,
+        layer_scale_init_value: float | Tensor = 0.0,
+        init_cfg: dict | list | None = None,
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        if num_fcs != 2:
+            raise ValueError(
+                f'num_fcs={num_fcs} cannot be tied: one matrix and its transpose make exactly 2 linear maps'
+            )
+        self.embed_dims = embed_dims
+        self.feedforward_channels = feedforward_channels
+        self.num_fcs = num_fcs
+        self.add_identity = add_identity
+
+        self.weight = nn.Parameter(torch.empty(feedforward_channels, embed_dims))
+        self.hidden_bias = nn.Parameter(torch.empty(feedforward_channels))
+        self.out_bias = nn.Parameter(torch.empty(embed_dims))
+        self.reset_parameters()
+
+        self.activate = FrugalGELU.in_place_of(build_activation_layer(act_cfg))
+        self.ffn_drop = nn.Dropout(ffn_drop)
+        self.dropout_layer = build_dropout(dropout_layer) if dropout_layer else nn.Identity()
+        self.gamma2 = build_layer_scale(embed_dims, layer_scale_init_value)
+
+    def reset_parameters(self) -> None:
+        nn.init.xavier_uniform_(self.weight)
+        nn.init.zeros_(self.hidden_bias)
+        nn.init.zeros_(self.out_bias)
+
+    def forward(self, x: Tensor, identity: Tensor | None = None) -> Tensor:
+        """Transform every token by itself.
+
+        Args:
+            x (Tensor): Shape (..., D).
+            identity (Tensor, optional): The shortcut, of x's shape. Defaults to None, which means x.
+
+        Returns:
+            Tensor: Of x's shape.
+        """
+        tokens = x.reshape(-1, self.embed_dims)
+        way_in, way_out = self.two_ways('weight')
+        hidden = self.ffn_drop(self.activate(F.linear(tokens, way_in, self.hidden_bias)))
+        out = self.ffn_drop(transposed_linear(hidden, way_out, self.out_bias)).view(x.shape)
+        out = self.dropout_layer(self.gamma2(out))
+        if not self.add_identity:
+            return out
+        return (x if identity is None else identity) + out

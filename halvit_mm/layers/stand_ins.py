@@ -1,0 +1,284 @@
+"""Tied forms of a host's projections: each takes the place of one linear map or 1x1 convolution, and computes the same.
+
+A host's attention or feed-forward module keeps its own ``forward``. The module on the way out has no matrix of its own;
+it looks at that of the module on the way in.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .shared import TwoWays, transposed_conv1x1, transposed_linear
+
+
+class TiedLinear(TwoWays, nn.Module):
+    """``W x + b``, the way in of a pair.
+
+    Args:
+        in_features (int): Features of the input.
+        out_features (int): Features of the output.
+        bias (bool): Whether there is a bias. Defaults to True.
+
+    Attributes:
+        weight (nn.Parameter): W, shape (out, in).
+        bias (nn.Parameter or None): Shape (out, ).
+    """
+
+    matrices = ('weight',)
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(out_features, in_features))
+        self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        nn.init.xavier_uniform_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape (..., in) to (..., out)."""
+        return by_token(x, lambda tokens: F.linear(tokens, self.two_ways('weight')[0], self.bias))
+
+
+class TiedKeyValue(TwoWays, nn.Module):
+    """Keys ``W_kv x`` and values ``W_kv^T x``, one behind the other, in place of a linear map from D to 2D features.
+
+    Args:
+        embed_dims (int): Features of a token, D.
+        bias (bool): Whether there are biases. Defaults to True.
+
+    Attributes:
+        kv_weight (nn.Parameter): W_kv, shape (D, D).
+        bias (nn.Parameter or None): b_k, b_v, shape (2D, ).
+    """
+
+    matrices = ('kv_weight',)
+
+    def __init__(self, embed_dims: int, bias: bool = True) -> None:
+        super().__init__()
+        self.kv_weight = nn.Parameter(torch.empty(embed_dims, embed_dims))
+        self.bias = nn.Parameter(torch.zeros(2 * embed_dims)) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        nn.init.xavier_uniform_(self.kv_weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape (..., D) to (..., 2D)."""
+        return stacked_linear(x, _upright(*self.two_ways('kv_weight')), self.bias)
+
+
+class TiedQueryKeyValue(TiedKeyValue):
+    """Queries ``W_q x``, keys ``W_kv x`` and values ``W_kv^T x``, in place of a linear map from D to 3D features.
+
+    Args:
+        embed_dims (int): Features of a token, D.
+        bias (bool): Whether there are biases. Defaults to True.
+
+    Attributes:
+        q_weight (nn.Parameter): W_q, shape (D, D); its transpose is the output projection.
+        kv_weight (nn.Parameter): W_kv, shape (D, D).
+        bias (nn.Parameter or None): b_q, b_k, b_v, shape (3D, ).
+    """
+
+    matrices = ('q_weight', 'kv_weight')
+
+    def __init__(self, embed_dims: int, bias: bool = True) -> None:
+        nn.Module.__init__(self)
+        self.q_weight = nn.Parameter(torch.empty(embed_dims, embed_dims))
+        self.kv_weight = nn.Parameter(torch.empty(embed_dims, embed_dims))
+        self.bias = nn.Parameter(torch.zeros(3 * embed_dims)) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        nn.init.xavier_uniform_(self.q_weight)
+        super().reset_parameters()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape (..., D) to (..., 3D)."""
+        return stacked_linear(x, (self.two_ways('q_weight')[0], *_upright(*self.two_ways('kv_weight'))), self.bias)
+
+
+def _upright(key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    return key, value.mT
+
+
+def stacked_linear(x: Tensor, weights: tuple[Tensor, ...], bias: Tensor | None) -> Tensor:
+    """Several linear maps of the same input, one behind the other.
+
+    Args:
+        x (Tensor): Shape (..., in).
+        weights (tuple[Tensor]): Each of shape (out_i, in).
+        bias (Tensor, optional): Shape (out_1 + out_2 + ..., ).
+
+    Returns:
+        Tensor: Shape (..., out_1 + out_2 + ...).
+    """
+
+    def linear(tokens: Tensor) -> Tensor:
+        # Either the matrices are put together or what they make: the smaller of the two.
+        if tokens.shape[0] > tokens.shape[1]:
+            return F.linear(tokens, torch.cat(weights), bias)
+        out = torch.cat([F.linear(tokens, weight) for weight in weights], -1)
+        return out if bias is None else out + bias
+
+    return by_token(x, linear)
+
+
+def by_token(x: Tensor, linear: Callable[[Tensor], Tensor]) -> Tensor:
+    """Apply a linear map to tokens in any arrangement.
+
+    Args:
+        x (Tensor): Shape (..., in). Of one that is not contiguous torch would make many small products.
+        linear (Callable): From shape (T, in) to (T, out).
+
+    Returns:
+        Tensor: Shape (..., out).
+    """
+    return linear(x.reshape(-1, x.shape[-1])).view(*x.shape[:-1], -1)
+
+
+class TransposedLinear(nn.Module):
+    """``W^T x + b``, the way out of a pair.
+
+    Args:
+        way_in (TwoWays): The module that owns W; it must be a part of the same model.
+        matrix (str): Name of W there. Defaults to ``'weight'``.
+        bias (bool): Whether there is a bias. Defaults to True.
+
+    Attributes:
+        bias (nn.Parameter or None): Shape (in, ), where W has the shape (out, in).
+    """
+
+    def __init__(self, way_in: TwoWays, matrix: str = 'weight', bias: bool = True) -> None:
+        super().__init__()
+        # In a tuple it is no child of this module, and W does not come twice in the state dict.
+        self._way_in = (way_in,)
+        self.matrix = matrix
+        self.bias = nn.Parameter(torch.zeros(getattr(way_in, matrix).shape[1])) if bias else None
+
+    def reset_parameters(self) -> None:
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    @property
+    def transposed(self) -> Tensor:
+        """Tensor: ``W`` of the way out, of the shape that its owner gives it."""
+        return self._way_in[0].two_ways(self.matrix)[1]
+
+    @property
+    def weight(self) -> Tensor:
+        """Tensor: ``W^T``, shape (in, out), a view."""
+        return self.transposed.mT
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape (..., out) to (..., in)."""
+        return by_token(x, lambda tokens: transposed_linear(tokens, self.transposed, self.bias))
+
+
+class TiedConv1x1(TwoWays, nn.Module):
+    """A 1x1 convolution by W, the way in of a pair.
+
+    Args:
+        in_channels (int): Channels of the input.
+        out_channels (int): Channels of the output.
+        stride (int or tuple): Stride. Defaults to 1.
+        bias (bool): Whether there is a bias. Defaults to False.
+
+    Attributes:
+        weight (nn.Parameter): W, shape (out, in, 1, 1).
+        bias (nn.Parameter or None): Shape (out, ).
+    """
+
+    matrices = ('weight',)
+
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int | tuple[int, int] = 1, bias: bool = False
+    ) -> None:
+        super().__init__()
+        self.stride = stride
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        nn.init.xavier_normal_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape (N, in, H, W) to (N, out, H / stride, W / stride), rounded up."""
+        return F.conv2d(x, self.two_ways('weight')[0], self.bias, self.stride)
+
+
+class TransposedConv1x1(TransposedLinear):
+    """A 1x1 convolution by ``W^T``, the way out of a pair; arguments as of :class:`TransposedLinear`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape (N, out, H, W) to (N, in, H, W), where W has the shape (out, in, 1, 1)."""
+        return transposed_conv1x1(x, self.transposed, self.bias)
+
+
+class TiedTorchAttention(TwoWays, nn.MultiheadAttention):
+    """torch's ``nn.MultiheadAttention`` with two matrices instead of four, for self- and cross-attention.
+
+    Query ``W_q x``, key ``W_kv y``, value ``W_kv^T z``, output ``W_q^T concat(heads)``, each with its own bias.
+
+    Args:
+        embed_dim (int): Features of a token, D.
+        num_heads (int): Number of heads; must divide D.
+        dropout (float): Dropout rate of the attention weights. Defaults to 0.
+        bias (bool): Whether there are biases. Defaults to True.
+        batch_first (bool): Whether inputs have the shape (B, N, D) rather than (N, B, D). Defaults to False.
+
+    Attributes:
+        q_weight (nn.Parameter): W_q, shape (D, D).
+        kv_weight (nn.Parameter): W_kv, shape (D, D).
+        in_proj_bias (nn.Parameter or None): b_q, b_k, b_v, shape (3D, ).
+    """
+
+    matrices = ('q_weight', 'kv_weight')
+    in_proj_weight = bias_k = bias_v = None
+    add_zero_attn = False
+
+    def __init__(
+        self, embed_dim: int, num_heads: int, dropout: float = 0.0, bias: bool = True, batch_first: bool = False
+    ) -> None:
+        # The host's own constructor would make the untied matrices.
+        nn.Module.__init__(self)
+        # Then the host's forward asks for a matrix each of query, key and value.
+        self._qkv_same_embed_dim = False
+        self.embed_dim = self.kdim = self.vdim = embed_dim
+        self.num_heads = num_heads
+        self.head_dim = embed_dim // num_heads
+        self.dropout = dropout
+        self.batch_first = batch_first
+        self.q_weight = nn.Parameter(torch.empty(embed_dim, embed_dim))
+        self.kv_weight = nn.Parameter(torch.empty(embed_dim, embed_dim))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * embed_dim)) if bias else None
+        self.out_proj = TransposedLinear(self, 'q_weight', bias)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        nn.init.xavier_uniform_(self.q_weight)
+        nn.init.xavier_uniform_(self.kv_weight)
+        if self.in_proj_bias is not None:
+            nn.init.zeros_(self.in_proj_bias)
+
+    @property
+    def q_proj_weight(self) -> Tensor:
+        return self.two_ways('q_weight')[0]
+
+    @property
+    def k_proj_weight(self) -> Tensor:
+        return self.two_ways('kv_weight')[0]
+
+    @property
+    def v_proj_weight(self) -> Tensor:
+        return self.two_ways('kv_weight')[1].mT

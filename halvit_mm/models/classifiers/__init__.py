@@ -1,0 +1,3 @@
+from .distilled import DistilledClassifier
+
+__all__ = ['DistilledClassifier']

@@ -1,0 +1,183 @@
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from mmpretrain.models.classifiers import ImageClassifier
+from mmpretrain.structures import DataSample
+from torch import Tensor, nn
+
+from halvit_mm.io.configs import load_config
+from halvit_mm.registry import MODELS
+from halvit_mm.tying.checkpoint import load_plain
+
+
+class _Outside:
+    """Holds a module that is no part of the model: not in its parameters, its state dict or its copies."""
+
+    module: nn.Module | None = None
+
+    def __deepcopy__(self, memo: dict) -> '_Outside':
+        return self
+
+
+@MODELS.register_module()
+class DistilledClassifier(ImageClassifier):
+    """An image classifier that learns from labels and from a trained teacher, such as its untied twin.
+
+    The classifier itself is the student: it takes the arguments of mmpretrain's ``ImageClassifier``, has its keys, and
+    its checkpoints fit the config without the teacher. The teacher sees the same images, mixed ones too; it stays in
+    evaluation mode and has no gradients.
+
+    The loss is the sum of
+
+    - ``label`` times the head's own loss,
+    - ``soft`` times ``T^2 KL(teacher / T || student / T)`` of the class probabilities (Hinton et al.,
+      `arXiv 1503.02531 <https://arxiv.org/abs/1503.02531>`_),
+    - ``hard`` times the cross entropy with the class that the teacher finds likeliest (DeiT, `arXiv 2012.12877
+      <https://arxiv.org/abs/2012.12877>`_, equation 3, with the class token's own head),
+    - ``feature`` times the mean over ``feature_layers`` of the squared error of the layer's output, relative to the
+      teacher's mean square.
+
+    Args:
+        teacher (str): Config of the teacher, a file or a package's, such as ``'mmpretrain::deit/...'``.
+        teacher_checkpoint (str): Its weights, of mmpretrain, timm or torchvision. They are read when the weights are
+            initialized, before training; a test needs no teacher.
+        teacher_options (dict): Values by dotted key that are merged into its config. Defaults to ``dict()``.
+        label (float): Weight. Defaults to 0.5.
+        soft (float): Weight. Defaults to 0.5.
+        hard (float): Weight. Defaults to 0.
+        feature (float): Weight. Defaults to 0.
+        temperature (float): T. Defaults to 1.
+        feature_layers (Sequence[str]): Names of modules of both models, such as ``'backbone.layers.5'``; their outputs
+            have one shape. Defaults to ``()``.
+        **kwargs: Arguments of ``ImageClassifier``: the student.
+
+    Raises:
+        ValueError: If no weight of a teacher's loss is above 0, if ``temperature`` is not, or if ``feature`` and
+            ``feature_layers`` do not go together or name what the models have not.
+        UserError: In ``init_weights``, if the teacher's checkpoint is missing or does not fit.
+    """
+
+    def __init__(
+        self,
+        *args,
+        teacher: str,
+        teacher_checkpoint: str,
+        teacher_options: dict = dict(),
+        label: float = 0.5,
+        soft: float = 0.5,
+        hard: float = 0.0,
+        feature: float = 0.0,
+        temperature: float = 1.0,
+        feature_layers: Sequence[str] = (),
+        **kwargs,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        if not max(soft, hard, feature) > 0:
+            raise ValueError(f'soft={soft}, hard={hard}, feature={feature}: one of them must be above 0')
+        if temperature <= 0:
+            raise ValueError(f'temperature={temperature} must be above 0')
+        if bool(feature) != bool(feature_layers):
+            raise ValueError(f'feature={feature} and feature_layers={tuple(feature_layers)} go together')
+        self.weights = dict(label=label, soft=soft, hard=hard, feature=feature)
+        self.temperature = temperature
+        self.feature_layers = tuple(feature_layers)
+        self._teacher_source = teacher, dict(teacher_options), teacher_checkpoint
+        self._teacher = _Outside()
+        self._check_layers(self)
+
+    def _check_layers(self, model: nn.Module) -> None:
+        for name in self.feature_layers:
+            if name not in dict(model.named_modules()):
+                raise ValueError(f'feature_layers names {name!r}, which {type(model).__name__} has not')
+
+    def init_weights(self) -> None:
+        """Initialize the student and read the teacher, which only training needs."""
+        super().init_weights()
+        config, options, checkpoint = self._teacher_source
+        module = load_plain(load_config(config, options), checkpoint)
+        self._check_layers(module)
+        # It sees what the student's preprocessor has made.
+        del module.data_preprocessor
+        self._teacher.module = module.requires_grad_(False).to(next(self.parameters()))
+
+    @property
+    def teacher(self) -> nn.Module:
+        """nn.Module: The teacher.
+
+        Raises:
+            RuntimeError: If the weights have not been initialized, as a runner does before training.
+        """
+        if self._teacher.module is None:
+            raise RuntimeError('the teacher is read by init_weights(), which was not called')
+        return self._teacher.module
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> 'DistilledClassifier':
+        # Devices and precisions
+        if self._teacher.module is not None:
+            self._teacher.module._apply(fn)
+        return super()._apply(fn, recurse)
+
+    def loss(self, inputs: Tensor, data_samples: list[DataSample]) -> dict[str, Tensor]:
+        """The losses of a batch.
+
+        Args:
+            inputs (Tensor): Images, shape (B, C, H, W).
+            data_samples (list[DataSample]): Their labels.
+
+        Returns:
+            dict[str, Tensor]: ``loss`` of the head, and ``loss_soft``, ``loss_hard``, ``loss_feature`` as far as they
+            have a weight.
+        """
+        with torch.no_grad(), _outputs(self.teacher, self.feature_layers) as wanted:
+            teacher_logits = self.teacher.head(self.teacher.extract_feat(inputs)).detach()
+        with _outputs(self, self.feature_layers) as given:
+            feats = self.extract_feat(inputs)
+        losses = {
+            name: value * self.weights['label'] if 'loss' in name else value
+            for name, value in self.head.loss(feats, data_samples).items()
+        }
+        logits = self.head(feats)
+        if weight := self.weights['soft']:
+            losses['loss_soft'] = weight * soft_loss(logits, teacher_logits, self.temperature)
+        if weight := self.weights['hard']:
+            losses['loss_hard'] = weight * F.cross_entropy(logits, teacher_logits.argmax(1))
+        if weight := self.weights['feature']:
+            errors = [(given[name] - wanted[name]).square().mean() / wanted[name].square().mean() for name in wanted]
+            losses['loss_feature'] = weight * sum(errors) / len(errors)
+        return losses
+
+
+def soft_loss(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    """``T^2 KL(teacher / T || student / T)``, the mean over images.
+
+    Args:
+        logits (Tensor): Of the student, shape (B, classes).
+        teacher_logits (Tensor): Of the teacher, shape (B, classes).
+        temperature (float): T.
+
+    Returns:
+        Tensor: A number.
+    """
+    student, teacher = (F.log_softmax(value.float() / temperature, 1) for value in (logits, teacher_logits))
+    return F.kl_div(student, teacher, reduction='batchmean', log_target=True) * temperature**2
+
+
+@contextmanager
+def _outputs(model: nn.Module, names: Sequence[str]):
+    """Gather what modules give while the model runs: a dict by name, filled when it has run."""
+    gathered: dict[str, Tensor] = {}
+
+    def hook_of(name: str) -> Callable:
+        def hook(module: nn.Module, args: tuple, output) -> None:
+            gathered[name] = (output[0] if isinstance(output, (tuple, list)) else output).float()
+
+        return hook
+
+    handles = [model.get_submodule(name).register_forward_hook(hook_of(name)) for name in names]
+    try:
+        yield gathered
+    finally:
+        for handle in handles:
+            handle.remove()

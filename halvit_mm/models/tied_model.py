@@ -1,0 +1,34 @@
+from mmengine.logging import print_log
+from torch import nn
+
+from halvit_mm.layers import TwoWays, let_deviate
+from halvit_mm.registry import MODELS
+from halvit_mm.tying import tie_model
+
+
+def _tied_model(of: str, tie: dict = dict(), annealed: bool = False, **model_cfg) -> nn.Module:
+    """A tied model or backbone of a host, by config.
+
+    ``dict(type='SwinTransformer', ...)`` becomes ``dict(type='halvit_mm.TiedModel', of='SwinTransformer', ...)``, in
+    any place of a config where a model or a part of it stands. The shared matrices start Xavier.
+
+    Args:
+        of (str): The host's type.
+        tie (dict): Arguments of :func:`tie_model` but ``way``. Defaults to ``dict()``.
+        annealed (bool): Whether the matrices have deviations; see :class:`AnnealTyingHook`. Defaults to False.
+        **model_cfg: Arguments of the host's type.
+
+    Returns:
+        nn.Module: The host's model, tied.
+    """
+    model = MODELS.build(dict(type=of, **model_cfg))
+    print_log(f'{of}:\n{tie_model(model, **tie, way="mean")}', logger='current')
+    for module in model.modules():
+        if isinstance(module, TwoWays):
+            module.reset_parameters()
+    if annealed:
+        let_deviate(model)
+    return model
+
+
+MODELS.register_module(name='TiedModel', module=_tied_model)

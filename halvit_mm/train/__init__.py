@@ -1,0 +1,30 @@
+from .hooks import (
+    AnnealTyingHook,
+    BadImageHook,
+    FiniteStepHook,
+    HangHook,
+    LabelHook,
+    LogHistoryHook,
+    PretrainedBackboneHook,
+    WholeCheckpointHook,
+)
+from .layer_decay import LayerDecayOptimWrapperConstructor
+from .loops import ResumableEpochTrainLoop, ResumableIterTrainLoop
+from .runner import ResumableRunner
+from .seeds import IterationSeedHook
+
+__all__ = [
+    'AnnealTyingHook',
+    'BadImageHook',
+    'FiniteStepHook',
+    'HangHook',
+    'IterationSeedHook',
+    'LabelHook',
+    'LayerDecayOptimWrapperConstructor',
+    'LogHistoryHook',
+    'PretrainedBackboneHook',
+    'ResumableEpochTrainLoop',
+    'ResumableIterTrainLoop',
+    'ResumableRunner',
+    'WholeCheckpointHook',
+]

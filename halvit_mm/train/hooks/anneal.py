@@ -1,0 +1,82 @@
+import math
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+from halvit_mm.arguments import checked
+from halvit_mm.layers import tied_modules
+from halvit_mm.registry import HOOKS
+
+
+@HOOKS.register_module()
+class AnnealTyingHook(Hook):
+    """Take a model from an untied one to a tied one: ``W_1 = S + a D_1`` and ``W_2^T = S + a D_2``, a from 1 to 0.
+
+    The model is built with ``annealed=True`` (of ``halvit_mm.HaLViT`` or ``halvit_mm.TiedModel``), which gives each
+    shared matrix S its D_1 and D_2, and starts from a checkpoint that ``tools/tie_checkpoint.py`` wrote for that
+    config: with a = 1 it computes what the plain model does. S, D_1 and D_2 are trained together. What a is follows
+    from the iteration alone, so that a training that is resumed goes on as it would have.
+
+    From the iteration on in which a is 0 the model is tied, to the last digit, and checkpoints hold it without D_1 and
+    D_2: they fit the config without ``annealed``.
+
+    Args:
+        end (float): Share of the training's iterations after which a is 0, above 0 and at most 1; with 1 it becomes 0
+            for the last iteration. Defaults to 0.5.
+        schedule (str): ``'cosine'``, ``'linear'``. Defaults to ``'cosine'``.
+
+    Raises:
+        ValueError: If ``end`` or ``schedule`` is not as above, or, before training, if the model has no deviations.
+    """
+
+    # Behind the averaging of weights, which puts its own into a checkpoint
+    priority = 'LOW'
+
+    @checked
+    def __init__(self, end: float = 0.5, schedule: str = 'cosine') -> None:
+        if not 0 < end <= 1:
+            raise ValueError(f'end={end} must be a share of the training, above 0 and at most 1')
+        if schedule not in ('cosine', 'linear'):
+            raise ValueError(f"schedule={schedule!r} is unknown; choose from 'cosine', 'linear'")
+        self.end = end
+        self.schedule = schedule
+
+    def alpha(self, iteration: int, iterations: int) -> float:
+        """The number a.
+
+        Args:
+            iteration (int): The iteration, from 0.
+            iterations (int): Number of iterations of the training.
+
+        Returns:
+            float: 1 in the first iteration, 0 in the last at the latest.
+        """
+        progress = min(iteration / max(1, min(self.end * iterations, iterations - 1)), 1)
+        return (1 + math.cos(math.pi * progress)) / 2 if self.schedule == 'cosine' else 1 - progress
+
+    def before_train(self, runner: Runner) -> None:
+        self._deviations = _deviations(runner)
+        if not self._deviations:
+            raise ValueError(
+                'AnnealTyingHook: the model has nothing to anneal; build it with annealed=True, as in '
+                'model.backbone.annealed=True'
+            )
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
+        alpha = self.alpha(runner.iter, runner.max_iters)
+        for deviation in self._deviations:
+            deviation.alpha.fill_(alpha)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        if any(deviation.alpha.item() for deviation in _deviations(runner)):
+            return
+        for key in ('state_dict', 'ema_state_dict'):
+            state = checkpoint.get(key, {})
+            for name in [name for name in state if '.deviation.' in name]:
+                del state[name]
+
+
+def _deviations(runner: Runner) -> list:
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    return [module.deviation for _, module in tied_modules(model) if hasattr(module, 'deviation')]

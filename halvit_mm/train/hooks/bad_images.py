@@ -1,0 +1,140 @@
+"""Images that cannot be read: named in one error, or passed over and counted."""
+
+import logging
+
+import mmcv
+from mmengine.dist import all_gather_object
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
+from mmengine.registry import DATASETS
+from mmengine.runner import Runner
+from torch.utils.data import Dataset
+
+from halvit_mm.arguments import checked
+from halvit_mm.errors import RankError, UserError
+from halvit_mm.io.images import find_image_damage
+from halvit_mm.registry import HOOKS
+from halvit_mm.train.delegate import Delegate
+
+ACTIONS = ('stop', 'skip')
+
+
+class BadImageError(RankError):
+    """An image that cannot be read."""
+
+    def __str__(self) -> str:
+        # A loader's worker puts its traceback in front of the message.
+        return super().__str__().rstrip().rpartition(f'{type(self).__name__}: ')[2]
+
+
+class CheckedDataset(Delegate, Dataset):
+    """A dataset that names the image that cannot be read, or takes the next one that can.
+
+    Args:
+        dataset (dict): Config of the dataset.
+        bad_images (str): ``'stop'`` or ``'skip'``. With the second the next image in the dataset takes the place of one
+            that is empty, cut or no image, and the sample's ``data_samples`` name the latter in their meta information,
+            ``skipped_images``; :class:`BadImageHook` counts them. Defaults to ``'stop'``.
+
+    Raises:
+        ValueError: If ``bad_images`` is neither.
+    """
+
+    delegate = 'dataset'
+
+    def __init__(self, dataset: dict, bad_images: str = 'stop') -> None:
+        if bad_images not in ACTIONS:
+            raise ValueError(f"bad_images={bad_images!r} is unknown; choose 'stop' or 'skip'")
+        self.dataset = DATASETS.build(dataset)
+        self.bad_images = bad_images
+
+    def __getitem__(self, index: int):
+        skipped = []
+        for place in range(index, index + len(self)):
+            try:
+                sample = self._read(place % len(self))
+            except BadImageError as error:
+                if self.bad_images == 'stop':
+                    raise
+                skipped.append(str(error))
+                continue
+            if skipped:
+                sample['data_samples'].set_metainfo(dict(skipped_images=skipped))
+            return sample
+        raise BadImageError(f'none of the {len(self)} images can be read; the first: {skipped[0]}')
+
+    def _read(self, index: int):
+        info = self.dataset.get_data_info(index) if hasattr(self.dataset, 'get_data_info') else {}
+        path = info.get('img_path')
+        if path is None or '://' in path:
+            return self.dataset[index]
+        if damage := find_image_damage(path):
+            raise BadImageError(f'{path} {damage}')
+        try:
+            return self.dataset[index]
+        except Exception as error:
+            if _decodes(path):
+                raise
+            raise BadImageError(f'{path} is no image that OpenCV reads') from error
+
+
+def _decodes(path: str) -> bool:
+    try:
+        return mmcv.imread(path) is not None
+    except Exception:
+        return False
+
+
+@HOOKS.register_module()
+class LabelHook(Hook):
+    """Refuse a classifier's training whose labels are not all classes of its head, before it begins."""
+
+    def before_train(self, runner: Runner) -> None:
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        classes = getattr(getattr(model, 'head', None), 'num_classes', None)
+        dataset = runner.train_dataloader.dataset
+        if classes is None or not hasattr(dataset, 'get_gt_labels'):
+            return
+        labels = dataset.get_gt_labels()
+        outside = ((labels < 0) | (labels >= classes)).nonzero()[0]
+        if len(outside):
+            path = dataset.get_data_info(int(outside[0])).get('img_path', f'number {outside[0]}')
+            raise UserError(
+                f'train_dataloader: image {path} has the label {labels[outside[0]]}; the head has {classes} classes, '
+                f'0 to {classes - 1}'
+            )
+
+
+@HOOKS.register_module()
+class BadImageHook(Hook):
+    """Count the images that were passed over, on all ranks together, and name them in the log.
+
+    ``bad_images`` in the log is the number of different ones so far.
+
+    Args:
+        interval (int): Iterations after which the ranks tell each other of them. Defaults to 10.
+    """
+
+    @checked
+    def __init__(self, interval: int = 10) -> None:
+        self.interval = interval
+        self._new = set()
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict) -> None:
+        for sample in data_batch['data_samples']:
+            self._new.update(sample.metainfo.get('skipped_images', ()))
+        if self.every_n_inner_iters(batch_idx, self.interval) or self.is_last_train_iter(runner):
+            self._count(runner)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        self._count(runner)
+
+    def _count(self, runner: Runner) -> None:
+        known = set(runner.message_hub.runtime_info.get('bad_images', ()))
+        new = set().union(*all_gather_object(sorted(self._new))) - known
+        self._new.clear()
+        for message in sorted(new):
+            print_log(f'{message}, and is passed over', logger='current', level=logging.WARNING)
+        runner.message_hub.update_info('bad_images', sorted(known | new))
+        runner.message_hub.update_scalar('train/bad_images', len(known | new))

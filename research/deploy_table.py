@@ -1,0 +1,153 @@
+"""What exported files take on disk, in memory and in time, side by side."""
+
+import gc
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import psutil
+import torch
+
+from halvit_mm.cost.benchmark import Settings, Subject, in_fresh_process
+from halvit_mm.cost.measure import time_interleaved
+from halvit_mm.deploy.formats import FORMATS, read, write
+from halvit_mm.deploy.network import Network
+from halvit_mm.deploy.session import create_session
+from halvit_mm.deploy.verify import compare
+
+# Format, precision, whether an ONNX graph's weights have a file of their own, what its session prefers (else None)
+KINDS = (
+    ('.onnx', 'fp32', True, 'memory'),
+    ('.onnx', 'fp32', False, 'memory'),
+    ('.onnx', 'fp32', True, 'time'),
+    ('.onnx', 'fp16', True, 'memory'),
+    ('.onnx', 'int8', True, 'memory'),
+    ('.onnx', 'int8', True, 'time'),
+    ('.pt2', 'fp32', False, None),
+    ('.pt', 'fp32', False, None),
+    ('.xml', 'fp32', False, None),
+)
+IMAGES = 8
+
+
+def opener(path: Path, prefer: str | None) -> Callable[[torch.Tensor], Any]:
+    """Open a file as a user would.
+
+    Args:
+        path (Path): The file.
+        prefer (str, optional): As in :func:`create_session`; None for what is no ONNX file.
+
+    Returns:
+        Callable[[Tensor], Any]: Runs it on images.
+    """
+    if prefer is None:
+        return read(path)
+    session = create_session(path, prefer)
+    return lambda images: session.run(None, {'images': images.numpy()})
+
+
+def resident_bytes(path: Path, prefer: str | None, shape: tuple[int, int]) -> int:
+    """What a process has resident for an opened file that has run, beyond what it had with its runtime imported.
+
+    Args:
+        path (Path): The file.
+        prefer (str, optional): As in :func:`opener`.
+        shape (tuple[int, int]): Height and width of the one image that is run.
+
+    Returns:
+        int: Bytes.
+    """
+    images = torch.zeros(1, 3, *shape)
+    if path.suffix == '.xml':
+        import openvino  # noqa: F401
+    gc.collect()
+    before = psutil.Process().memory_info().rss
+    run = opener(path, prefer)
+    for _ in range(3):
+        run(images)
+    gc.collect()
+    return psutil.Process().memory_info().rss - before
+
+
+def measure(configs: Sequence[str], rounds: int, say: Callable[[str], None]) -> list[dict[str, Any]]:
+    """Export models with random weights in every format, and measure the files, those of one kind in turn.
+
+    Args:
+        configs (Sequence[str]): Config files, or ``package::path``; ratios are to the first.
+        rounds (int): Runs that are counted.
+        say (Callable[[str], None]): Told what is being done.
+
+    Returns:
+        list[dict]: For each kind and config ``kind``, ``name``, ``file_bytes``, ``resident_bytes``, ``ms``, ``ratio``
+        and ``difference``, or ``error``.
+    """
+    settings = Settings()
+    rows, seed = [], torch.Generator().manual_seed(0)
+    images = torch.randn(IMAGES, 3, *settings.shape, generator=seed)
+    with tempfile.TemporaryDirectory() as folder:
+        paths, differences = {}, {}
+        for config in configs:
+            subject = Subject(config)
+            for made_as in dict.fromkeys(kind[:3] for kind in KINDS):
+                suffix, precision, external = made_as
+                say(f'{subject.name}: {FORMATS[suffix]}, {precision}' + (', weights beside it' if external else ''))
+                torch.manual_seed(0)
+                network = Network(subject.model(settings))
+                with torch.no_grad():
+                    expected = [network(image[None]) for image in images]
+                path = Path(folder, f'{subject.name}{suffix}-{precision}-{external}', f'model{suffix}')
+                path.parent.mkdir()
+                key = subject.name, *made_as
+                try:
+                    write(network, images[:1].clone(), path, precision, external_data=external, calibration=images)
+                    differences[key] = compare(expected, read(path), images.split(1), classifies=True)
+                    paths[key] = path
+                except Exception as error:
+                    differences[key] = ' '.join(f'{type(error).__name__}: {error}'.split())[:200]
+        names = [Subject(config).name for config in configs]
+        for *made_as, prefer in KINDS:
+            kind = describe(*made_as, prefer)
+            say(f'memory and time: {kind}')
+            made = {name: paths[(name, *made_as)] for name in names if (name, *made_as) in paths}
+            resident = {
+                name: median(in_fresh_process(resident_bytes, path, prefer, settings.shape) for _ in range(3))
+                for name, path in made.items()
+            }
+            runs = {name: _run(opener(path, prefer), images[:1]) for name, path in made.items()}
+            times = {name: median(values) for name, values in time_interleaved(runs, rounds).items()}
+            for name in names:
+                row = dict(kind=kind, name=name)
+                if name in made:
+                    difference = differences[(name, *made_as)]
+                    row |= dict(
+                        file_bytes=sum(file.stat().st_size for file in _files(made[name])),
+                        resident_bytes=resident[name],
+                        ms=1e3 * times[name],
+                        ratio=times[name] / next(iter(times.values())),
+                        difference=difference.largest,
+                        error_norm=difference.error,
+                    )
+                else:
+                    row['error'] = differences[(name, *made_as)]
+                rows.append(row)
+    return rows
+
+
+def describe(suffix: str, precision: str, external: bool, prefer: str | None) -> str:
+    """Name a kind of file and session as the table does."""
+    words = [FORMATS[suffix], precision]
+    if suffix == '.onnx':
+        words += ['weights beside it' if external else 'one file', f'for {prefer}']
+    return ', '.join(words)
+
+
+def _run(run: Callable[[torch.Tensor], Any], images: torch.Tensor) -> Callable[[], None]:
+    return lambda: run(images)
+
+
+def _files(path: Path) -> list[Path]:
+    """A file and those that belong to it."""
+    beside = (path.with_name(path.name + '.data'), path.with_suffix('.bin'))
+    return [path, *(file for file in beside if file.is_file())]

@@ -1,0 +1,60 @@
+"""Write docs/deploy.md's table: exported files of our models and their rivals, on disk, in memory and in time.
+
+Models have random weights: their sizes and times are those of trained ones.
+"""
+
+import argparse
+import logging
+import warnings
+from pathlib import Path
+
+from deploy_table import measure
+
+from halvit_mm.cost.benchmark import Settings, elapsed, environment
+from halvit_mm.cost.report import environment_line, markdown_table, quantity
+from halvit_mm.errors import told_in_one_line
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = (
+    'mmpretrain::deit/deit-small_4xb256_in1k.py',
+    'configs/halvit/halvit-tiny_8xb128_in1k.py',
+    'mmpretrain::deit/deit-base_16xb64_in1k.py',
+    'configs/halvit/halvit-medium_8xb128_in1k.py',
+    'mmpretrain::resnet/resnet50_8xb32_in1k.py',
+    'configs/shared_resnet/resnet50-pe1_8xb32_in1k.py',
+)
+BEGIN, END = '<!-- table -->', '<!-- end of table -->'
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--configs', nargs='+', metavar='CONFIG', default=CONFIGS, help='ratios are to the first')
+    parser.add_argument('--rounds', type=int, default=20, help='runs that are counted (default: %(default)s)')
+    parser.add_argument('--out', type=Path, default=ROOT / 'docs/deploy.md', help='(default: docs/deploy.md)')
+    args = parser.parse_args()
+    logging.disable(logging.WARNING)
+    warnings.simplefilter('ignore')
+    with told_in_one_line():
+        rows = measure(args.configs, args.rounds, elapsed())
+    header = ['', 'config', 'file (MB)', 'resident (MB)', 'ms', 'ratio', 'largest difference', 'error']
+    cells = []
+    for row in rows:
+        if 'error' in row:
+            cells.append([row['kind'], row['name'], f'failed: {row["error"]}', *[None] * 5])
+            continue
+        cells.append(
+            [
+                *(row['kind'], row['name']),
+                *(quantity(row[key], 1e6, 1) for key in ('file_bytes', 'resident_bytes')),
+                *(f'{row["ms"]:.1f}', f'{row["ratio"]:.2f}', f'{row["difference"]:.1e}', f'{row["error_norm"]:.2%}'),
+            ]
+        )
+    table = f'{environment_line(environment(Settings()))}.\n\n{markdown_table(header, cells)}'
+    print(table)
+    text = args.out.read_text() if args.out.exists() else f'{BEGIN}\n{END}\n'
+    before, _, rest = text.partition(BEGIN)
+    args.out.write_text(f'{before}{BEGIN}\n\n{table}\n\n{END}{rest.partition(END)[2]}')
+
+
+if __name__ == '__main__':
+    main()

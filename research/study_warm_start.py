@@ -1,0 +1,191 @@
+"""Tie trained models of the handwritten digits in every way, fine-tune them in every way, and compare.
+
+For each seed the untied twin is trained, the tied model is trained from scratch, and every start is fine-tuned with
+every recipe that fits it; "random" is no start, for comparison. With one rank a training is one process of one thread.
+Results are kept in WORK_DIR/top1.json; a second call goes on from there.
+"""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import SimpleQueue
+from statistics import mean, stdev
+from threading import Lock
+
+from variants import train_curve
+
+from halvit_mm.cost.report import markdown_table
+from halvit_mm.errors import UserError, told_in_one_line
+
+ROOT = Path(__file__).resolve().parents[1]
+TOOLS = ROOT / 'tools'
+CONFIGS = ROOT / 'configs/digits'
+SCRATCH = CONFIGS / 'halvit_2xb64_digits.py'
+WARM, DISTILLED = (CONFIGS / f'halvit-{name}_2xb64_digits.py' for name in ('warm', 'distilled'))
+UNTIED = 'model.backbone.tie=none'
+BATCH = 128  # of all ranks together
+EPOCHS = (5, 10, 20)
+STARTS = {f'{way}{fit}': way for fit in ('', ' + fit') for way in ('mean', 'bases', 'products')}
+RANDOM = 'random'
+ANNEALED = ['model.backbone.annealed=True', 'default_hooks.tying.type=halvit_mm.AnnealTyingHook']
+RECIPES = ('plain', 'annealed', 'distilled', 'annealed, distilled')
+
+
+class Study:
+    """Trainings that are done once.
+
+    Args:
+        work_dir (Path): Where they go.
+        ranks (int): Of each training; they share its batches.
+        jobs (int): Trainings at a time. Each has a port of its own for its ranks, from ``PORT`` (29500) on.
+    """
+
+    def __init__(self, work_dir: Path, ranks: int, jobs: int) -> None:
+        self.work_dir = work_dir
+        self.ranks = ranks
+        self.ports = SimpleQueue()
+        for job in range(jobs):
+            self.ports.put(int(os.environ.get('PORT', 29500)) + job)
+        self.kept = work_dir / 'top1.json'
+        work_dir.mkdir(parents=True, exist_ok=True)
+        self.curves = json.loads(self.kept.read_text()) if self.kept.exists() else {}
+        self.lock = Lock()
+
+    def keep(self, key: str, curve: dict) -> None:
+        with self.lock:
+            self.curves[key] = {str(epoch): top1 for epoch, top1 in curve.items()}
+            self.kept.write_text(json.dumps(self.curves, indent=1) + '\n')
+
+    def folder(self, name: str, seed: int) -> Path:
+        return self.work_dir / f'{re.sub("[^a-z]+", "-", name)}_{seed}'
+
+    def train(self, name: str, config: Path, seed: int, options: list[str]) -> None:
+        """Train, unless it has been done, and keep the top-1 by epoch."""
+        key = f'{name}, seed {seed}'
+        if key not in self.curves:
+            options = [*options, f'train_dataloader.batch_size={BATCH // self.ranks}']
+            options += [f'randomness.seed={seed}', 'default_hooks.checkpoint.interval=1000']
+            command = [str(TOOLS / 'train.py'), str(config)]
+            if self.ranks > 1:
+                command = [str(TOOLS / 'dist_train.sh'), str(config), str(self.ranks)]
+            port = self.ports.get()
+            try:
+                curve = train_curve(command, self.folder(name, seed), options, PORT=str(port))
+            finally:
+                self.ports.put(port)
+            self.keep(key, curve)
+        print(f'{key}: {[*self.curves[key].values()][-1]:.2f} %', flush=True)
+
+    def twin(self, seed: int) -> Path:
+        """Checkpoint of the untied twin."""
+        return max(self.folder('untied', seed).glob('epoch_*.pth'))
+
+    def tie(self, start: str, seed: int, annealed: bool) -> Path:
+        """Make a start of the untied twin, unless it has been made, and keep its top-1 as that of epoch 0."""
+        out = self.folder(f'start {start}{" annealed" if annealed else ""}', seed).with_suffix('.pth')
+        if out.exists():
+            return out
+        command = [sys.executable, TOOLS / 'tie_checkpoint.py', SCRATCH, self.twin(seed), WARM, '--out', out]
+        command += ['--way', STARTS[start], '--source-options', UNTIED]
+        command += ['--cfg-options', *ANNEALED[:1]] if annealed else []
+        command += ['--calibrate', WARM] if start.endswith('fit') else []
+        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, 'OMP_NUM_THREADS': '1'})
+        if done.returncode:
+            raise UserError(f'{out} could not be made: {done.stderr.strip().splitlines()[-1]}')
+        if not annealed:
+            self.keep(f'{start}, seed {seed}', {0: re.search(r'fine-tuning: ([\d.]+)', done.stdout)[1]})
+        return out
+
+    def start(self, start: str, seed: int) -> None:
+        """Keep the top-1 of a start, unless it is known."""
+        if start != RANDOM and f'{start}, seed {seed}' not in self.curves:
+            self.tie(start, seed, annealed=False)
+
+    def fine_tune(self, start: str, recipe: str, seed: int) -> None:
+        if f'{start}, {recipe}, seed {seed}' in self.curves:
+            return
+        annealed, distilled = 'annealed' in recipe, 'distilled' in recipe
+        load_from = None if start == RANDOM else self.tie(start, seed, annealed)
+        options = [f'load_from={load_from}', *(ANNEALED if annealed else [])]
+        if distilled:
+            options.append(f'model.teacher_checkpoint={self.twin(seed)}')
+        self.train(f'{start}, {recipe}', DISTILLED if distilled else WARM, seed, options)
+
+
+def pairs(starts: list[str], recipes: list[str]) -> list[tuple[str, str]]:
+    """Starts with the recipes that fit them: at random there is nothing to anneal from."""
+    return [(s, recipe) for s in starts for recipe in recipes if s != RANDOM or 'annealed' not in recipe]
+
+
+def summary(values: list[float], sign: str = '') -> str:
+    return f'{mean(values):{sign}.2f}' + (f' ± {stdev(values):.2f}' if len(values) > 1 else '')
+
+
+def report(curves: dict[str, dict[str, float]], seeds: list[int], starts: list[str], recipes: list[str]) -> str:
+    """Tables of what is known of the seeds."""
+    rows = []
+    twins = [[*curves[f'untied, seed {seed}'].values()][-1] for seed in seeds]
+    for name in ('untied', 'from scratch'):
+        bests = [max(curves[f'{name}, seed {seed}'].items(), key=lambda item: item[1]) for seed in seeds]
+        lasts = [[*curves[f'{name}, seed {seed}'].values()][-1] for seed in seeds]
+        epochs = ', '.join(epoch for epoch, _ in bests)
+        rows.append((name, summary(lasts), summary([top1 for _, top1 in bests]), epochs))
+    base = markdown_table(['', 'last epoch', 'best', 'epochs of the best, by seed'], rows)
+    rows = []
+    for start, recipe in pairs(starts, recipes):
+        by_epoch = [[float(curves[f'{start}, {recipe}, seed {s}'][str(e)]) for s in seeds] for e in EPOCHS]
+        beyond = summary([top1 - twin for top1, twin in zip(by_epoch[-1], twins)], sign='+')
+        if start == RANDOM:
+            before = ''
+        elif 'annealed' in recipe:
+            before = "the twin's"
+        else:
+            before = summary([float(curves[f'{start}, seed {seed}']['0']) for seed in seeds])
+        rows.append((start, recipe, before, *map(summary, by_epoch), beyond))
+    headings = ['start', 'recipe', 'before', *(f'epoch {epoch}' for epoch in EPOCHS), 'that less its twin']
+    return f'{base}\n\n{markdown_table(headings, rows)}'
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2, 3, 4], help='(default: 0 1 2 3 4)')
+    parser.add_argument(
+        '--starts', nargs='+', choices=[RANDOM, *STARTS], default=[*STARTS], help='(default: all but random)'
+    )
+    parser.add_argument('--recipes', nargs='+', choices=RECIPES, default=[*RECIPES], help='(default: all)')
+    parser.add_argument(
+        '--ranks',
+        type=int,
+        choices=[1, 2, 4, 8],
+        default=1,
+        help='of each training; each number wants a WORK_DIR of its own (default: %(default)s)',
+    )
+    parser.add_argument('--jobs', type=int, default=2, help='trainings at a time (default: %(default)s)')
+    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/warm_start'), help='(default: %(default)s)')
+    args = parser.parse_args()
+    if args.jobs < 1:
+        parser.error(f'--jobs: {args.jobs} is not positive')
+
+    study = Study(args.work_dir.absolute(), args.ranks, args.jobs)
+    every = ['train_cfg.val_interval=1']
+    with told_in_one_line(), ThreadPoolExecutor(args.jobs) as pool:
+        # What a start needs is there before the next lot begins.
+        lots = [
+            [(study.train, 'untied', SCRATCH, seed, [*every, UNTIED]) for seed in args.seeds]
+            + [(study.train, 'from scratch', SCRATCH, seed, every) for seed in args.seeds],
+            [(study.start, start, seed) for seed in args.seeds for start in args.starts],
+            [(study.fine_tune, *pair, seed) for seed in args.seeds for pair in pairs(args.starts, args.recipes)],
+        ]
+        for lot in lots:
+            for done in [pool.submit(*job) for job in lot]:
+                done.result()
+    print('', report(study.curves, args.seeds, args.starts, args.recipes), sep='\n')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,295 @@
+"""tools/infer.py, and the hosts' inferencers on our configs, with weights as they are drawn."""
+
+import runpy
+import sys
+import warnings
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from PIL import Image
+
+from halvit_mm.deploy.infer import find_images
+from halvit_mm.io.images import read_image
+from tests.tools.test_training import TINY_MODEL
+from tests.utils import ROOT, run_tool
+
+CONFIG = ROOT / 'configs/digits/halvit_2xb64_digits.py'
+DETECTOR = """
+_base_ = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
+classes = ('zero', 'one', 'two')
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='halvit_mm.HaLViT',
+        arch=dict(embed_dims=24, num_layers=4, num_heads=3, feedforward_channels=40),
+        img_size=64,
+        out_type='featmap',
+        out_indices=(0, 1, 2, 3),
+        window_size=3,
+        global_attn_layers=(1, 3),
+    ),
+    neck=[
+        dict(type='halvit_mm.ViTPyramid', in_channels=24),
+        dict(type='FPN', in_channels=[24] * 4, out_channels=32, num_outs=5),
+    ],
+    rpn_head=dict(in_channels=32, feat_channels=32),
+    roi_head=dict(
+        bbox_roi_extractor=dict(out_channels=32),
+        bbox_head=dict(in_channels=32, fc_out_channels=32, num_classes=3),
+        mask_roi_extractor=dict(out_channels=32),
+        mask_head=dict(in_channels=32, conv_out_channels=32, num_convs=1, num_classes=3),
+    ),
+    test_cfg=dict(rpn=dict(nms_pre=50, max_per_img=20), rcnn=dict(max_per_img=10)),
+)
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=(120, 72), keep_ratio=True),
+    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
+]
+test_dataloader = dict(dataset=dict(metainfo=dict(classes=classes), pipeline=test_pipeline))
+"""
+
+
+def save_checkpoint(cfg: Config, path, **meta) -> str:
+    """Write what mmengine's runner writes, without an optimizer."""
+    from mmpretrain.registry import MODELS
+
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        model = MODELS.build({'_scope_': cfg.default_scope, **cfg.model})
+    hub = dict(log_scalars={}, runtime_info=dict(epoch=1), resumed_keys={})
+    meta = dict(cfg=cfg.pretty_text, seed=0, epoch=1, iter=10, **meta)
+    torch.save(dict(meta=meta, state_dict=model.state_dict(), message_hub=hub), path)
+    return str(path)
+
+
+@pytest.fixture(scope='module')
+def classifier(tmp_path_factory) -> tuple[str, str]:
+    """A config file and its checkpoint, as trained on a folder of classes."""
+    folder = tmp_path_factory.mktemp('classifier')
+    cfg = Config.fromfile(CONFIG)
+    cfg.merge_from_dict({key: int(value) for key, value in (option.split('=') for option in TINY_MODEL)})
+    cfg.dump(folder / 'tiny.py')
+    classes = tuple(f'digit {i}' for i in range(10))
+    return str(folder / 'tiny.py'), save_checkpoint(cfg, folder / 'tiny.pth', dataset_meta=dict(classes=classes))
+
+
+@pytest.fixture(scope='module')
+def detector(tmp_path_factory) -> tuple[str, str]:
+    folder = tmp_path_factory.mktemp('detector')
+    (folder / 'tiny.py').write_text(DETECTOR)
+    cfg = Config.fromfile(folder / 'tiny.py')
+    meta = dict(classes=('zero', 'one', 'two'), palette=[(220, 20, 60), (119, 11, 32), (0, 0, 142)])
+    return str(folder / 'tiny.py'), save_checkpoint(cfg, folder / 'tiny.pth', dataset_meta=meta)
+
+
+@pytest.fixture
+def images(tmp_path):
+    """A folder with two images, one of them in a folder of its own, and three files that are none."""
+    folder = tmp_path / 'images'
+    (folder / 'more').mkdir(parents=True)
+    pixels = np.random.default_rng(0)
+    for name, size in (('a.png', (8, 8)), ('more/b.png', (40, 60, 3)), ('cut.png', (50, 50, 3)), ('cut.jpg', (90, 90))):
+        Image.fromarray(pixels.integers(0, 255, size, dtype=np.uint8)).save(folder / name)
+    for name in ('cut.png', 'cut.jpg'):
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content[: len(content) // 2])
+    (folder / 'text.jpg').write_text('no image')
+    (folder / 'empty.jpeg').touch()
+    (folder / 'notes.txt').write_text('not looked at')
+    return folder
+
+
+@pytest.fixture
+def infer(monkeypatch, capsys):
+    """Run the tool in this process: its exit status, output and errors."""
+
+    def call(*args) -> tuple[int, list[str], list[str]]:
+        capsys.readouterr()  # what the test itself has made hosts print
+        monkeypatch.setattr(sys, 'argv', ['infer.py', *map(str, args)])
+        status = 0
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            try:
+                runpy.run_path(str(ROOT / 'tools/infer.py'), run_name='__main__')
+            except SystemExit as end:
+                status = end.code
+        captured = capsys.readouterr()
+        return status, captured.out.splitlines(), captured.err.splitlines()
+
+    return call
+
+
+def assert_drawn(path, original) -> None:
+    """That a picture is at least as large as the image, and not the image itself."""
+    picture, image = cv2.imread(str(path)), cv2.imread(str(original))
+    assert picture is not None, path
+    assert min(picture.shape[:2]) >= min(image.shape[:2])
+    if picture.shape == image.shape:
+        assert not np.array_equal(picture, image)
+
+
+SKIPPED = ['cut.jpg is cut: ', 'cut.png is cut: ', 'empty.jpeg is empty', 'text.jpg is no image']
+
+
+class TestClassifier:
+    def test_folder(self, classifier, images, infer, tmp_path):
+        status, lines, errors = infer(*classifier, images, '--out', tmp_path / 'drawn', '--device', 'cpu')
+        assert status == 1
+        assert [line.rsplit(' ', 3)[0] for line in lines] == [f'{images}/{name}:' for name in ('a.png', 'more/b.png')]
+        for line in lines:
+            _, digit, number, score = line.rsplit(' ', 3)
+            assert digit == 'digit'
+            assert int(number) in range(10)
+            assert 0.1 <= float(score) <= 1
+        told = [line for line in errors if line.startswith('skipped')]
+        for line, expected in zip(told, SKIPPED, strict=True):
+            assert line.startswith(f'skipped: {images}/{expected}')
+        drawn = sorted(str(path.relative_to(tmp_path / 'drawn')) for path in (tmp_path / 'drawn').rglob('*.*'))
+        assert drawn == ['a.png', 'more/b.png']
+        for name in drawn:
+            assert_drawn(tmp_path / 'drawn' / name, images / name)
+        assert (
+            DefaultScope.get_current_instance() is None or DefaultScope.get_current_instance().scope_name != 'overwrite'
+        )
+
+    def test_one_image_is_what_the_model_says(self, classifier, images, infer):
+        from mmpretrain import ImageClassificationInferencer
+
+        status, [line], _ = infer(*classifier, images / 'more/b.png')
+        assert status == 0
+        # Unchanged, as a user calls it
+        [result] = ImageClassificationInferencer(model=classifier[0], pretrained=classifier[1])(
+            str(images / 'more/b.png')
+        )
+        assert result['pred_class'].startswith('digit ')
+        assert line == f'{images}/more/b.png: {result["pred_class"]} {result["pred_score"]:.3f}'
+
+    def test_names_of_classes(self, classifier, images, infer, tmp_path):
+        content = torch.load(classifier[1], weights_only=False)
+        del content['meta']['dataset_meta']
+        torch.save(content, tmp_path / 'nameless.pth')
+        image = images / 'a.png'
+        _, [line], _ = infer(classifier[0], tmp_path / 'nameless.pth', image, '--out', tmp_path / 'drawn')
+        assert line.startswith(f'{image}: class ')
+        assert_drawn(tmp_path / 'drawn/a.png', image)
+        names = ','.join(f'name{i}' for i in range(10))
+        option = f'test_dataloader.dataset.metainfo.classes={names}'
+        _, [line], _ = infer(classifier[0], tmp_path / 'nameless.pth', image, '--cfg-options', option)
+        assert line.split(': ')[1].split()[0] in names.split(',')
+
+
+class TestDetector:
+    def test_folder(self, detector, images, infer, tmp_path):
+        # Scores of three classes and the background that know nothing are near 1/4.
+        status, lines, errors = infer(*detector, images, '--out', tmp_path / 'drawn', '--score-thr', '0.2')
+        assert status == 1
+        assert [line.split(': ')[0] for line in lines] == [f'{images}/a.png', f'{images}/more/b.png']
+        assert all(line.endswith(' above 0.2') for line in lines)
+        assert int(lines[1].split(': ')[1].split()[0]) > 0
+        assert len([line for line in errors if line.startswith('skipped')]) == 4
+        for name in ('a.png', 'more/b.png'):
+            assert cv2.imread(str(tmp_path / 'drawn' / name)) is not None
+        assert_drawn(tmp_path / 'drawn/more/b.png', images / 'more/b.png')
+        status, [line], _ = infer(*detector, images / 'more/b.png', '--score-thr', '0.999')
+        assert (status, line) == (0, f'{images}/more/b.png: 0 detections above 0.999')
+
+    def test_count_is_what_the_model_says(self, detector, images, infer):
+        from mmdet.apis import DetInferencer
+
+        image = str(images / 'more/b.png')
+        with DefaultScope.overwrite_default_scope('mmdet'):
+            inferencer = DetInferencer(model=detector[0], weights=detector[1], show_progress=False)
+            [result] = inferencer(image)['predictions']
+        assert inferencer.visualizer.dataset_meta['classes'] == ('zero', 'one', 'two')
+        assert {*result} == {'labels', 'scores', 'bboxes', 'masks'}
+        middle = sorted(result['scores'])[len(result['scores']) // 2] - 1e-4
+        count = sum(score > middle for score in result['scores'])
+        _, [line], _ = infer(*detector, image, '--score-thr', f'{middle:.9f}')
+        assert line.startswith(f'{image}: {count} detection')
+
+    def test_names_of_the_config_where_the_checkpoint_has_none(self, detector, images, tmp_path):
+        from halvit_mm.deploy.infer import Detector
+
+        content = torch.load(detector[1], weights_only=False)
+        torch.save(content['state_dict'], tmp_path / 'weights.pth')
+        with DefaultScope.overwrite_default_scope('mmdet'), pytest.warns(UserWarning, match='COCO classes by default'):
+            made = Detector(Config.fromfile(detector[0]), str(tmp_path / 'weights.pth'), 'cpu', 0.3)
+        assert made.inferencer.visualizer.dataset_meta['classes'] == ('zero', 'one', 'two')
+        assert 'palette' in made.inferencer.visualizer.dataset_meta
+
+
+class TestErrors:
+    def told(self, infer, *args, loading: bool = False) -> str:
+        status, lines, errors = infer(*args)
+        assert status == 2
+        assert lines == []
+        # While it loads weights mmengine reports.
+        assert loading or len(errors) == 1, errors
+        return errors[-1]
+
+    def test_missing(self, classifier, images, infer, tmp_path):
+        config, checkpoint = classifier
+        assert self.told(infer, 'absent.py', checkpoint, images) == 'error: config absent.py does not exist'
+        assert self.told(infer, config, 'absent.pth', images) == 'error: checkpoint absent.pth does not exist'
+        line = self.told(infer, config, checkpoint, 'absent')
+        assert line == 'error: image or folder absent does not exist'
+        (tmp_path / 'bare').mkdir()
+        (tmp_path / 'bare/notes.txt').touch()
+        line = self.told(infer, config, checkpoint, tmp_path / 'bare')
+        assert line.startswith(f'error: folder {tmp_path}/bare holds no image; looked for .jpg, ')
+
+    def test_drawing_over_the_images(self, classifier, images, infer):
+        for source in (images, images / 'a.png'):
+            line = self.told(infer, *classifier, source, '--out', images / 'more/..')
+            assert line.endswith('which would be drawn over; name another folder')
+
+    def test_weights(self, classifier, images, infer, tmp_path):
+        line = self.told(infer, classifier[0], images / 'text.jpg', images, loading=True)
+        assert line.startswith(f'error: checkpoint {images}/text.jpg cannot be read')
+        options = ['--cfg-options', 'model.backbone.tie=none']
+        line = self.told(infer, *classifier, images, *options, loading=True)
+        assert "this one has tie='none'. Build it with the same tie." in line
+        # A map of another size without a class token, over which the host stumbles
+        content = torch.load(classifier[1], weights_only=False)
+        content['state_dict']['backbone.pos_embed'] = torch.zeros(1, 64, 24)
+        torch.save(content, tmp_path / 'other.pth')
+        line = self.told(infer, classifier[0], tmp_path / 'other.pth', images, loading=True)
+        assert 'AssertionError: The length of `pos_embed`' in line
+
+    def test_another_host(self, classifier, images, infer):
+        line = self.told(infer, *classifier, images, '--cfg-options', 'default_scope=mmseg')
+        assert line == "error: default_scope='mmseg': inference needs a config of 'mmpretrain' or 'mmdet'"
+
+
+def test_find_images(images, tmp_path):
+    names = [str(path.relative_to(images)) for path in find_images(str(images))]
+    assert names == ['a.png', 'cut.jpg', 'cut.png', 'empty.jpeg', 'more/b.png', 'text.jpg']
+    (images / 'B.JPG').touch()
+    assert images / 'B.JPG' in find_images(str(images))
+    assert find_images(str(images / 'notes.txt')) == [images / 'notes.txt']
+
+
+def test_read_image(images):
+    expected = np.asarray(Image.open(images / 'more/b.png'))
+    assert np.array_equal(read_image(images / 'more/b.png'), expected)
+    for name in ('cut.jpg', 'cut.png', 'text.jpg', 'empty.jpeg'):
+        with pytest.raises(ValueError, match='is cut|is no image|is empty') as told:
+            read_image(images / name)
+        assert '\n' not in str(told.value)
+
+
+@pytest.mark.long
+def test_as_a_process(classifier, detector, images, tmp_path):
+    for config, checkpoint, expected in ((*classifier, ': digit '), (*detector, ' above 0.3')):
+        command = ('tools/infer.py', config, checkpoint, images, '--out', tmp_path / 'drawn')
+        done = run_tool(*command, cwd=tmp_path, check=False)
+        assert done.returncode == 1, done.stdout
+        lines = [line for line in done.stdout.splitlines() if 'Warning' not in line and line.strip()]
+        assert sum(expected in line for line in lines) == 2, done.stdout
+        assert 'Traceback' not in done.stdout
+        assert sum(line.startswith('skipped: ') for line in lines) == 4

@@ -1,0 +1,107 @@
+import json
+
+import pytest
+import torch
+from mmpretrain.registry import MODELS
+from variants import train_variant
+
+from halvit_mm.data import write_digits
+from halvit_mm.errors import UserError
+from halvit_mm.io.configs import load_config
+from tests.utils import ROOT, run_tool
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_digits(tmp_path / 'data/digits')
+    return tmp_path
+
+
+@pytest.mark.long
+def test_study_goes_on_from_what_it_has(folder):
+    kept = folder / 'work_dirs/study/top1.json'
+    kept.parent.mkdir(parents=True)
+    kept.write_text(json.dumps({'ResNet50-PE1, seed 0, 1 epochs': 12.5}))
+    study = ['research/study_digits.py', '--seeds', '0', '--epochs', '1', '--out', 'out']
+    shown = run_tool(*study, '--only', 'HaLViT, tied', 'ResNet50-PE1', cwd=folder).stdout
+    assert '| ResNet50-PE1 | 822,890 | 12.50 | 12.50 | 0.00 |' in shown
+    [row] = [line for line in shown.splitlines() if line.startswith('| HaLViT, tied | 360,682 | ')]
+    reached = json.loads(kept.read_text())['HaLViT, tied, seed 0, 1 epochs']
+    assert f'| {reached:.2f} |' in row
+    assert row in (folder / 'out/study_digits.md').read_text()
+    assert (folder / 'out/study_digits.png').is_file()
+
+
+def test_warm_start_study_tells_what_it_has(tmp_path):
+    runs = ('products + fit, distilled', 'mean, annealed')
+    curves = {f'{name}, seed {seed}': {'5': 90 + seed, '10': 95, '20': 99} for name in runs for seed in (0, 1)}
+    for seed in (0, 1):
+        curves[f'untied, seed {seed}'] = {'1': 50, '2': 98 + seed, '3': 98}
+        curves[f'from scratch, seed {seed}'] = {'1': 10, '2': 20, '3': 97 + 2 * seed}
+        curves.update({f'{start}, seed {seed}': {'0': 12.5} for start in ('mean', 'products + fit')})
+    (tmp_path / 'top1.json').write_text(json.dumps(curves))
+    tool = ('research/study_warm_start.py', '--work-dir', tmp_path, '--seeds', '0', '1')
+    shown = run_tool(*tool, '--starts', 'products + fit', '--recipes', 'distilled').stdout
+    assert '| untied | 98.00 ± 0.00 | 98.50 ± 0.71 | 2, 2 |' in shown
+    assert '| from scratch | 98.00 ± 1.41 | 98.00 ± 1.41 | 3, 3 |' in shown
+    assert (
+        '| products + fit | distilled | 12.50 ± 0.00 | 90.50 ± 0.71 | 95.00 ± 0.00 | 99.00 ± 0.00 | +1.00 ± 0.00 |'
+        in shown
+    )
+    shown = run_tool(*tool, '--starts', 'random', 'mean', '--recipes', 'annealed').stdout
+    assert "| mean | annealed | the twin's | 90.50" in shown
+    assert '| random |' not in shown
+    refused = run_tool(*tool, '--jobs', '0', check=False)
+    assert refused.returncode == 2
+    assert '--jobs: 0 is not positive' in refused.stdout
+
+
+@pytest.mark.long
+def test_warm_start_study_ties_and_trains_on_two_ranks(folder):
+    for images in (folder / 'data/digits').glob('*/*'):
+        for image in sorted(images.iterdir())[13:]:
+            image.unlink()
+    work_dir = folder / 'warm_start'
+    (work_dir / 'untied_0').mkdir(parents=True)
+    untied = MODELS.build(
+        load_config(str(ROOT / 'configs/digits/halvit_2xb64_digits.py'), {'model.backbone.tie': 'none'}).model
+    )
+    torch.save(dict(state_dict=untied.state_dict()), work_dir / 'untied_0/epoch_100.pth')
+    (work_dir / 'top1.json').write_text(
+        json.dumps({f'{name}, seed 0': {'1': 50} for name in ('untied', 'from scratch')})
+    )
+    tool = ('research/study_warm_start.py', '--seeds', '0', '--ranks', '2')
+    tool += ('--starts', 'random', 'mean', '--recipes', 'distilled')
+    shown = run_tool(*tool, '--work-dir', work_dir, cwd=folder).stdout
+    curves = json.loads((work_dir / 'top1.json').read_text())
+    top1 = [
+        float(curves['mean, seed 0']['0']),
+        *(curves['mean, distilled, seed 0'][epoch] for epoch in ('5', '10', '20')),
+    ]
+    row = ' | '.join(['mean', 'distilled', *(f'{value:.2f}' for value in top1), f'{top1[-1] - 50:+.2f}'])
+    assert f'| {row} |' in shown
+    assert '| random | distilled |  | ' in shown
+    logs = [(work_dir / f'{start}-distilled_0/output.log').read_text() for start in ('random', 'mean')]
+    assert [f'Load checkpoint from {work_dir}/start-mean_0.pth' in log for log in logs] == [False, True]
+    # 130 images for two ranks of 64
+    assert all('Epoch(train) [20][2/2]' in ' '.join(log.split()) for log in logs)
+
+
+@pytest.mark.long
+def test_twins_are_compared(folder):
+    short = folder / 'short.py'
+    base = ROOT / 'configs/digits/halvit_2xb64_digits.py'
+    short.write_text(
+        f'_base_ = {str(base)!r}\ntrain_cfg = dict(max_epochs=1, val_interval=1)\nparam_scheduler = None\n'
+    )
+    tool = ('research/compare_twins.py', short, '--ranks', '1', '--seeds', '0')
+    shown = run_tool(*tool, '--twin', 'model.backbone.tie=none', cwd=folder).stdout
+    [tied, twin] = [float(line.split(': ')[1].rstrip(' %')) for line in shown.splitlines() if 'seed 0: ' in line]
+    assert f'tied - twin: {tied - twin:+.2f} percentage points' in shown
+
+
+def test_a_training_that_fails_is_told(tmp_path):
+    command = [str(ROOT / 'tools/train.py'), str(tmp_path / 'none.py')]
+    with pytest.raises(UserError, match=r'the training in .*/variant failed; see .*/variant/output\.log'):
+        train_variant(command, tmp_path / 'variant')
+    assert 'none.py does not exist' in (tmp_path / 'variant/output.log').read_text()
