@@ -23,7 +23,7 @@ demo: setup
 	tools/dist_train.sh $(DEMO_CONFIG) $(RANKS) --work-dir $(DEMO_DIR)
 	tools/dist_test.sh $(DEMO_CONFIG) $$(cat $(DEMO_DIR)/last_checkpoint) $(RANKS) --work-dir $(DEMO_DIR) \
 		--out $(DEMO_DIR)/metrics.json --out-item metrics
-	@python research/summarize.py $(DEMO_CONFIG) --metrics $(DEMO_DIR)/metrics.json --twin model.backbone.tie=none
+	@python research/summarize.py $(DEMO_CONFIG) --metrics $(DEMO_DIR)/metrics.json --untied model.backbone.tie=none
 
 demo-det: setup
 	RANKS=$(RANKS) tools/digits_coco.sh halvit work_dirs/demo-det

@@ -11,12 +11,12 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from mmengine.config import DictAction
-from mmpretrain.registry import MODELS
 from variants import train_variant
 
 from halvit_mm.cost import count_parameters
 from halvit_mm.cost.report import markdown_table, scatter
 from halvit_mm.errors import told_in_one_line
+from halvit_mm.io.build import build_model
 from halvit_mm.io.configs import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,7 +53,7 @@ def parameters(config: Path, options: list[str]) -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument('--options', nargs='*', action=DictAction, default={})
     cfg = load_config(str(config), parser.parse_args(['--options', *options]).options)
-    return count_parameters(MODELS.build(cfg.model))
+    return count_parameters(build_model(cfg))
 
 
 def main() -> None:

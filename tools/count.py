@@ -3,10 +3,10 @@
 import argparse
 
 from mmengine.config import DictAction
-from mmpretrain.registry import MODELS
 
 from halvit_mm.cost import count_macs, count_parameters
 from halvit_mm.errors import told_in_one_line
+from halvit_mm.io.build import build_model
 from halvit_mm.io.configs import load_config
 
 
@@ -24,7 +24,7 @@ def main() -> None:
     with told_in_one_line():
         for path in args.configs:
             cfg = load_config(path, args.cfg_options)
-            model = MODELS.build(cfg.model)
+            model = build_model(cfg)
             everything, body = count_parameters(model), count_parameters(model, without_head=True)
             print(f'{everything:>14,} {body:>14,} {count_macs(model, (3, height, width)):>16,}  {path}', flush=True)
 

@@ -21,10 +21,11 @@ import psutil
 import torch
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper, build_optim_wrapper
-from mmengine.registry import MODELS, DefaultScope
+from mmengine.registry import DefaultScope
 from torch import nn
 
 from halvit_mm.errors import UserError
+from halvit_mm.io.build import build_model
 from halvit_mm.io.configs import load_config
 
 from .count import count_macs, count_parameters
@@ -121,9 +122,7 @@ class Subject:
         Returns:
             nn.Module: The model.
         """
-        cfg = self.config()
-        with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
-            return MODELS.build(cfg.model).to(settings.device, memory_format=_layout(settings))
+        return build_model(self.config()).to(settings.device, memory_format=_layout(settings))
 
     def optim_wrapper(self, model: nn.Module, precision: str = 'fp32') -> OptimWrapper:
         """Build the config's own optimizer.

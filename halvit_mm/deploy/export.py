@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from mmengine.config import Config
 
 from halvit_mm.errors import UserError
+from halvit_mm.io.datasets import walk_datasets
 
 from .formats import check_target, read, write
-from .network import description, has_images, input_shape, load_network, read_images
+from .network import description, input_shape, load_network, missing_data, read_images
 from .verify import compare
 
 CALIBRATION_IMAGES = 512
@@ -58,11 +59,12 @@ def export(
     network = load_network(cfg, checkpoint)
 
     def images(loader: str, number: int) -> torch.Tensor:
-        if has_images(cfg, loader):
+        if (missing := missing_data(cfg, loader)) is None:
             found = read_images(cfg, network.model, loader, number, shape)
-            say(f'{len(found)} images of {shape[0]} x {shape[1]} from {cfg[loader].dataset.data_root}')
+            [root, *_] = [dataset.get('data_root') for _, dataset in walk_datasets(cfg[loader])]
+            say(f'{len(found)} images of {shape[0]} x {shape[1]} from {root}')
             return found
-        say(f'{number} images of noise, since {cfg[loader].dataset.get("data_root")} is not there')
+        say(f'{number} images of noise, since {missing} does not exist')
         return torch.randn(number, 3, *shape, generator=torch.Generator().manual_seed(0))
 
     calibration = images('train_dataloader', CALIBRATION_IMAGES) if precision == 'int8' else None

@@ -1,7 +1,6 @@
 """Classify images, or detect objects in them, with the hosts' inferencers."""
 
 import sys
-from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -11,7 +10,9 @@ from mmengine.device import get_device
 from mmengine.registry import DefaultScope
 
 from halvit_mm.errors import UserError
+from halvit_mm.io.datasets import class_names
 from halvit_mm.io.images import read_image
+from halvit_mm.io.weights import reading_file
 
 # What mmdet's inferencer takes from a folder
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')
@@ -37,7 +38,7 @@ class Classifier:
         from mmpretrain.visualization import UniversalVisualizer
 
         self.inferencer = ImageClassificationInferencer(cfg, pretrained=checkpoint, device=device)
-        self.classes = self.inferencer.classes or _classes_in(cfg)
+        self.classes = self.inferencer.classes or class_names(cfg)
         self.visualizer = UniversalVisualizer()
 
     def __call__(self, path: str, picture: np.ndarray, out_file: str | None = None) -> str:
@@ -78,7 +79,7 @@ class Detector:
 
         self.score_thr = score_thr
         self.inferencer = DetInferencer(cfg, weights=checkpoint, device=device, show_progress=False)
-        classes = _classes_in(cfg)
+        classes = class_names(cfg)
         if classes:
             # Where a checkpoint names none the host takes COCO's.
             self.inferencer.visualizer.dataset_meta = {**self.inferencer.model.dataset_meta, 'classes': classes}
@@ -147,7 +148,7 @@ def infer(
     with DefaultScope.overwrite_default_scope(host):
         try:
             # The hosts' reports are no results.
-            with redirect_stdout(sys.stderr):
+            with redirect_stdout(sys.stderr), reading_file():
                 run = (
                     Classifier(cfg, checkpoint, device)
                     if host == 'mmpretrain'
@@ -193,10 +194,3 @@ def find_images(source: str) -> list[Path]:
     if not paths:
         raise UserError(f'folder {source} holds no image; looked for {", ".join(IMAGE_SUFFIXES)}')
     return paths
-
-
-def _classes_in(cfg: Config) -> Sequence[str] | None:
-    dataset = cfg.test_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
-    return dataset.get('metainfo', {}).get('classes')

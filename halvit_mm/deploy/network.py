@@ -1,19 +1,19 @@
 """What of a model goes into a file, the images that it is tried on, and its weights."""
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
 from mmengine.dataset import default_collate, pseudo_collate
-from mmengine.registry import DATASETS, MODELS, DefaultScope
+from mmengine.registry import DATASETS, DefaultScope
 from torch import Tensor, nn
 
 from halvit_mm.cost import is_detector
 from halvit_mm.errors import UserError
-from halvit_mm.io.checkpoints import load_file
+from halvit_mm.io.build import load_model
+from halvit_mm.io.datasets import class_names, local_files, walk_datasets, with_pipeline
 
 
 class Network(nn.Module):
@@ -52,50 +52,8 @@ class Network(nn.Module):
 
 
 def load_network(cfg: Config, checkpoint: str | None = None) -> Network:
-    """Build a config's model and fill it.
-
-    Args:
-        cfg (Config): Config of a classifier or a detector.
-        checkpoint (str, optional): Its weights, ``.pth`` or ``.safetensors``. Defaults to None, which leaves the
-            weights as they were drawn.
-
-    Returns:
-        Network: In evaluation mode.
-
-    Raises:
-        UserError: If the weights are not those of this model.
-    """
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
-        model = MODELS.build(cfg.model)
-    if checkpoint is not None:
-        content = load_file(checkpoint)
-        fill(model, content.get('state_dict', content), checkpoint)
-    return Network(model)
-
-
-def fill(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
-    """Load weights that must fit to the last one.
-
-    Args:
-        model (nn.Module): The model.
-        weights (Mapping[str, Tensor]): Its state dict.
-        source (str): Where they come from, for the message.
-
-    Raises:
-        UserError: If names or shapes differ.
-    """
-    own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    given = {name: tuple(value.shape) for name, value in weights.items()}
-    if differences := [
-        f'{name} {given.get(name, "is missing")}' + (f' where the model has {own[name]}' if name in given else '')
-        for name in own
-        if given.get(name) != own[name]
-    ] + [f'{name} has no place' for name in given if name not in own]:
-        raise UserError(
-            f'{source} is not a checkpoint of this model: {len(differences)} entries differ, the first being '
-            f'{"; ".join(differences[:3])}'
-        )
-    model.load_state_dict(weights)
+    """What :func:`~halvit_mm.io.build.load_model` gives, as the part that goes into a file; arguments are the same."""
+    return Network(load_model(cfg, checkpoint))
 
 
 def input_shape(cfg: Config) -> tuple[int, int]:
@@ -110,7 +68,7 @@ def input_shape(cfg: Config) -> tuple[int, int]:
     Raises:
         UserError: If the pipeline has no fixed size.
     """
-    for transform in reversed(cfg.test_dataloader.dataset.pipeline):
+    for transform in reversed(test_pipeline(cfg)):
         size = transform.get('crop_size', transform.get('scale'))
         if isinstance(size, int):
             return size, size
@@ -121,18 +79,25 @@ def input_shape(cfg: Config) -> tuple[int, int]:
     raise UserError(f'{cfg.filename} says no size of its test images; name one with --shape HEIGHT WIDTH')
 
 
-def has_images(cfg: Config, loader: str) -> bool:
-    """Whether the folder that a config takes images from is there.
+def test_pipeline(cfg: Config) -> list:
+    """Configs of the transforms of a config's test images; those of the first dataset where there are several."""
+    return next((dataset.get('pipeline', []) for _, dataset in walk_datasets(cfg.get('test_dataloader'))), [])
+
+
+def missing_data(cfg: Config, loader: str) -> str | None:
+    """What of a data loader's files is not there.
 
     Args:
         cfg (Config): The config.
         loader (str): ``'train_dataloader'`` or ``'test_dataloader'``.
 
     Returns:
-        bool: Whether it is.
+        str or None: The first missing file or folder, or the loader's name where the config has none.
     """
-    root = cfg[loader].dataset.get('data_root')
-    return root is not None and Path(root).is_dir()
+    datasets = [dataset for _, dataset in walk_datasets(cfg.get(loader))]
+    if not datasets:
+        return loader
+    return next((str(path) for dataset in datasets for path in local_files(dataset) if not path.exists()), None)
 
 
 def read_images(cfg: Config, model: nn.Module, loader: str, number: int, shape: tuple[int, int]) -> Tensor:
@@ -148,7 +113,7 @@ def read_images(cfg: Config, model: nn.Module, loader: str, number: int, shape: 
     Returns:
         Tensor: Normalized images, shape (N, 3, H, W).
     """
-    dataset = {**cfg[loader].dataset, 'pipeline': cfg.test_dataloader.dataset.pipeline}
+    dataset = with_pipeline(cfg[loader].dataset, test_pipeline(cfg))
     collate = pseudo_collate if is_detector(model) else default_collate
     images = []
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')), torch.no_grad():
@@ -177,6 +142,6 @@ def description(cfg: Config, model: nn.Module) -> dict[str, Any]:
     for key in ('mean', 'std'):
         if (values := getattr(preprocessor, key, None)) is not None:
             facts[key] = values.flatten().tolist()
-    if classes := cfg.test_dataloader.dataset.get('metainfo', {}).get('classes'):
+    if classes := class_names(cfg):
         facts['classes'] = list(classes)
     return facts

@@ -89,6 +89,7 @@ def compare(
             [(ours, theirs)] = pairs
             same += (ours.argmax(1) == theirs.argmax(1)).sum().item()
         result.images += len(images)
-    result.error = (difference_norm / norm) ** 0.5
+    # A head that has not been trained may be all zeros.
+    result.error = (difference_norm / norm) ** 0.5 if norm else float(difference_norm > 0)
     result.agreement = same / result.images if classifies else None
     return result

@@ -10,6 +10,7 @@ import lzma
 import os
 import pickle
 import re
+import traceback
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -41,7 +42,8 @@ DTYPES = (
 STATISTICS = ('min', 'max', 'mean', 'current')
 _NAME = re.compile(r'(?P<kind>epoch|iter)_(?P<step>\d+)\.pth')
 
-_trusted = False
+# None until this process has been told how to read
+_trusted: bool | None = None
 
 
 class DamagedCheckpoint(UserError):
@@ -100,6 +102,12 @@ def read_only_data(trust: bool = False) -> None:
     mmengine_checkpoint.get_torch_safe_globals = list
 
 
+def read_only_data_by_default() -> None:
+    """Call :func:`read_only_data`, unless this process has been told already how to read."""
+    if _trusted is None:
+        read_only_data()
+
+
 def load_file(path: str | os.PathLike, map_location: str | Callable | None = 'cpu', mmap: bool | None = None) -> dict:
     """Read a checkpoint from a file, as data.
 
@@ -125,7 +133,9 @@ def load_file(path: str | os.PathLike, map_location: str | Callable | None = 'cp
     except FileNotFoundError:
         raise UserError(f'checkpoint {path} does not exist') from None
     except Exception as error:
-        raise _why_not(path, error) from error
+        if told := _why_not(path, error):
+            raise told from error
+        raise
     return _data_of(path, content)
 
 
@@ -185,8 +195,8 @@ def _data_of(path: str | os.PathLike, content: object) -> dict:
     return content
 
 
-def _why_not(path: str | os.PathLike, error: Exception) -> UserError:
-    """What to tell of a file that torch did not read."""
+def _why_not(path: str | os.PathLike, error: Exception) -> UserError | None:
+    """What to tell of a file that torch did not read; None where the file is not the reason."""
     cause = ' '.join(str(error).split())
     for mark in ('Unsupported global: GLOBAL ', 'Trying to load unsupported GLOBAL '):
         if mark in cause:
@@ -197,13 +207,28 @@ def _why_not(path: str | os.PathLike, error: Exception) -> UserError:
         return UserError(_refusal(path, 'a TorchScript program'))
     # torch puts a page of advice around the reason.
     cause = cause.rpartition('WeightsUnpickler error: ')[2].partition(' Check the documentation')[0]
-    return DamagedCheckpoint(f'checkpoint {path} cannot be read ({type(error).__name__}: {cause[:200]})')
+    told = f'checkpoint {path} cannot be read ({type(error).__name__}: {cause[:200]})'
+    if _is_of_the_file(path, error):
+        return DamagedCheckpoint(told)
+    return UserError(told) if _trusted else None
+
+
+def _is_of_the_file(path: str | os.PathLike, error: Exception) -> bool:
+    """Whether a file's content made torch fail: the unpickling, or a zip archive that cannot be read.
+
+    Any other error is one of the call. If it passed for damage, a training would be taken up from an older file.
+    """
+    modules = (frame.f_globals.get('__name__') for frame, _ in traceback.walk_tb(error.__traceback__))
+    unpickling = {'pickle', 'torch._weights_only_unpickler'} & {*modules}
+    if unpickling or isinstance(error, (pickle.UnpicklingError, EOFError)):
+        return True
+    return isinstance(error, UNREADABLE_ZIP) and find_damage(path) is not None
 
 
 def _refusal(path: str | os.PathLike, what: str) -> str:
     return (
         f'checkpoint {path} carries code ({what}) and was not loaded; nothing of it was executed. If you know who '
-        'wrote it, --trust-checkpoint loads and executes it'
+        "wrote it, halvit_mm's tools load and execute it with --trust-checkpoint"
     )
 
 

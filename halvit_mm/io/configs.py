@@ -31,33 +31,56 @@ def load_config(path: str, options: dict | None = None) -> Config:
     return cfg
 
 
+def check_action(name: str, value: object) -> None:
+    """Refuse what is neither ``'stop'`` nor ``'skip'``.
+
+    Args:
+        name (str): Name of the option, for the message.
+        value (object): Its value.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    if value not in ('stop', 'skip'):
+        raise ValueError(f"{name}={value!r} is not an action; expected 'stop' or 'skip'")
+
+
+def check_limit(name: str, value: object) -> None:
+    """Refuse what is neither None nor a number of seconds above 0; arguments as of :func:`check_action`."""
+    if value is not None and not (isinstance(value, (int, float)) and value > 0):
+        raise ValueError(f'{name}={value!r} is not a time; expected a number of seconds above 0')
+
+
+RELIABILITY = dict(not_finite=check_action, bad_images=check_action, hang_limit=check_limit)
+
+
 def reliability(cfg: Config) -> dict:
     """Read what a config says about faults, in the dict ``reliability``.
+
+    It is a shorthand for arguments of hooks in ``default_hooks``.
 
     Args:
         cfg (Config): The config. ``reliability`` may hold
 
             - ``not_finite``: ``'stop'`` or ``'skip'``, for a step whose loss or gradients are not finite
-              (:class:`~halvit_mm.train.hooks.finite.FiniteStepHook`);
+              (:class:`~halvit_mm.train.FiniteStepHook`);
             - ``bad_images``: ``'stop'`` or ``'skip'``, for images that cannot be read, in training
-              (:class:`~halvit_mm.train.hooks.bad_images.CheckedDataset`); elsewhere they always stop the run;
-            - ``hang_limit``: the longest that an iteration may take, in seconds
-              (:class:`~halvit_mm.train.hooks.hang.HangHook`), or None.
+              (:class:`~halvit_mm.train.BadImageHook`); elsewhere they always stop the run;
+            - ``hang_limit``: the longest that an iteration may take, in seconds (:class:`~halvit_mm.train.HangHook`),
+              or None.
 
     Returns:
-        dict: All three; the defaults are ``'stop'``, ``'stop'`` and None.
+        dict: Those that are given.
 
     Raises:
         UserError: If there is another key, or a value that is none of these.
     """
-    given = cfg.get('reliability') or {}
-    options = {**dict(not_finite='stop', bad_images='stop', hang_limit=None), **given}
-    if unknown := given.keys() - {'not_finite', 'bad_images', 'hang_limit'}:
-        raise UserError(f'reliability.{min(unknown)} is unknown; there are not_finite, bad_images and hang_limit')
-    for key in ('not_finite', 'bad_images'):
-        if options[key] not in ('stop', 'skip'):
-            raise UserError(f"reliability.{key}={options[key]!r} is unknown; choose 'stop' or 'skip'")
-    limit = options['hang_limit']
-    if limit is not None and not (isinstance(limit, (int, float)) and limit > 0):
-        raise UserError(f'reliability.hang_limit={limit!r} is no number of seconds above 0')
-    return options
+    given = dict(cfg.get('reliability') or {})
+    for key, value in given.items():
+        if key not in RELIABILITY:
+            raise UserError(f'reliability.{key} is not an option; expected {", ".join(RELIABILITY)}')
+        try:
+            RELIABILITY[key](f'reliability.{key}', value)
+        except ValueError as error:
+            raise UserError(str(error)) from None
+    return given

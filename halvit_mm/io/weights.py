@@ -1,9 +1,13 @@
-"""Checkpoints of mmpretrain, timm and torchvision as the state dict of one of mmpretrain's classifiers."""
+"""State dicts: read from files, compared with a model's, refused where they are another model's."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import partial
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from halvit_mm.errors import UserError
 
@@ -67,29 +71,155 @@ def read_weights(path: str) -> dict[str, Tensor]:
     return to_mmpretrain({name.removeprefix('module.'): value for name, value in content.items()})
 
 
-def differences(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], prefix: str = '', first: int = 5) -> str:
-    """What two state dicts differ in.
+@dataclass(frozen=True)
+class Comparison:
+    """How the entries of a state dict differ from those that a model has.
 
-    Args:
-        ours (Mapping[str, Tensor]): Weights of a model.
-        theirs (Mapping[str, Tensor]): Weights that it should take.
-        prefix (str): Put in front of the names that are told. Defaults to ``''``.
-        first (int): How many differences are told. Defaults to 5.
+    ``num_batches_tracked``, which older files lack and nothing depends on, is left out.
 
-    Returns:
-        str: The first keys and shapes that differ; empty where none do.
+    Attributes:
+        own (Mapping[str, tuple[int, ...]]): Shape of each entry of the model.
+        given (Mapping[str, tuple[int, ...]]): Shape of each entry of the state dict.
     """
 
-    def shape(state: Mapping[str, Tensor], name: str) -> str:
-        return str(tuple(state[name].shape)) if name in state else 'missing'
+    own: Mapping[str, tuple[int, ...]]
+    given: Mapping[str, tuple[int, ...]]
 
-    names = [name for name in {**ours, **theirs} if not name.endswith('num_batches_tracked')]
-    told = [
-        f'{prefix}{name} {shape(theirs, name)} instead of {shape(ours, name)}'
-        if name in ours
-        else f'{prefix}{name} has no place'
-        for name in names
-        if shape(ours, name) != shape(theirs, name)
-    ]
-    rest = f' and {len(told) - first} more' if len(told) > first else ''
-    return '; '.join(told[:first]) + rest
+    @classmethod
+    def of(cls, own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> 'Comparison':
+        return cls(
+            *(
+                {name: tuple(value.shape) for name, value in state.items() if not name.endswith('num_batches_tracked')}
+                for state in (own, given)
+            )
+        )
+
+    @property
+    def unfilled(self) -> list[str]:
+        """Entries of the model that the state dict lacks or has in another shape."""
+        return [name for name, shape in self.own.items() if self.given.get(name) != shape]
+
+    @property
+    def unplaced(self) -> list[str]:
+        """Entries of the state dict that the model lacks."""
+        return [name for name in self.given if name not in self.own]
+
+    @property
+    def reshaped(self) -> list[str]:
+        """Entries of both that have two shapes."""
+        return [name for name in self.unfilled if name in self.given]
+
+    def __bool__(self) -> bool:
+        return bool(self.unfilled or self.unplaced)
+
+    def told(self, first: int = 5, prefix: str = '') -> str:
+        """The first differences in words.
+
+        Args:
+            first (int): How many. Defaults to 5.
+            prefix (str): Put in front of the names. Defaults to ``''``.
+
+        Returns:
+            str: Such as ``'head.bias (3,) instead of (10,); extra.weight has no place'``; empty where there are none.
+        """
+        lines = [
+            f'{prefix}{name} {self.given.get(name, "missing")} instead of {self.own[name]}' for name in self.unfilled
+        ]
+        lines += [f'{prefix}{name} has no place' for name in self.unplaced]
+        rest = f' and {len(lines) - first} more' if len(lines) > first else ''
+        return '; '.join(lines[:first]) + rest
+
+
+def fill(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
+    """Load weights that must fit to the last one.
+
+    Args:
+        model (nn.Module): The model.
+        weights (Mapping[str, Tensor]): Its state dict.
+        source (str): Where they come from, for the message.
+
+    Raises:
+        UserError: If names or shapes differ; the model is left as it was.
+    """
+    if comparison := Comparison.of(model.state_dict(), weights):
+        raise UserError(
+            f'{source} is not a checkpoint of this model: {comparison.told()}. {_advice(model, comparison)}'
+        )
+    model.load_state_dict(weights, strict=False)
+
+
+# Less of a model than this is no load: what is left would train on as it was drawn.
+LEAST_FILLED = 0.9
+
+_reading_file = ContextVar('reading_file', default=False)
+
+
+@contextmanager
+def reading_file() -> Iterator[None]:
+    """Within it, modules under :func:`guard` refuse weights that are another model's."""
+    token = _reading_file.set(True)
+    try:
+        yield
+    finally:
+        _reading_file.reset(token)
+
+
+def guard(module: nn.Module) -> None:
+    """Let a module refuse the weights of a file of which fewer than 90 % of its entries can be filled.
+
+    Upstream loads what fits and mentions the rest in a warning. Of an untied model's file only norms and embeddings
+    fit a tied one, which would train on as if it had been pretrained. Files are what ``init_cfg=dict(type='Pretrained',
+    ...)`` names, of the module or of a model around it, and what is loaded within :func:`reading_file`. A call of
+    ``load_state_dict`` is left alone.
+
+    Args:
+        module (nn.Module): The module.
+    """
+    module._register_load_state_dict_pre_hook(partial(_refuse_foreign, module))
+
+
+def _refuse_foreign(module: nn.Module, state_dict: Mapping[str, Tensor], prefix: str, *args) -> None:
+    # mmengine's init_weights sets this for as long as it runs.
+    if not _reading_file.get() and not hasattr(module, '_params_init_info'):
+        return
+    # Without deviations a model is merely tied.
+    own = {prefix + name: value for name, value in module.state_dict().items() if '.deviation.' not in name}
+    given = {name: value for name, value in state_dict.items() if name.startswith(prefix)}
+    comparison = Comparison.of(own, given)
+    if len(comparison.unfilled) > (1 - LEAST_FILLED) * len(comparison.own):
+        raise UserError(
+            f'{type(module).__name__} cannot take these weights: {len(comparison.unfilled)} of its '
+            f'{len(comparison.own)} entries would stay as they were drawn: {comparison.told(3)}. '
+            f'{_advice(module, comparison, prefix)}'
+        )
+
+
+def _advice(module: nn.Module, comparison: Comparison, prefix: str = '') -> str:
+    """The likeliest reason why weights do not fit, and what to do."""
+    own, unfilled, unplaced = {*comparison.own}, {*comparison.unfilled}, comparison.unplaced
+    shared = {
+        '.'.join(filter(None, (prefix.rstrip('.'), owner, name)))
+        for owner, part in module.named_modules()
+        for name in getattr(part, 'matrices', ())
+    }
+    if any({name.removeprefix(front) for name in unplaced} >= own for front in _fronts(unplaced, own)):
+        return (
+            'Their names have a prefix. A whole classifier is loaded into a backbone with '
+            "init_cfg=dict(type='Pretrained', checkpoint=..., prefix='backbone.')."
+        )
+    if shared and unplaced and shared <= unfilled - {*comparison.reshaped}:
+        return (
+            "The weights are the untied counterpart's. tools/tie_checkpoint.py makes a start of them; tie='none' (of a "
+            'ResNet: shared_stages=()) takes them as they are.'
+        )
+    if not shared and any(name.endswith(('.q_weight', '.kv_weight')) for name in unplaced):
+        return "The weights are a tied model's. Build the model with the tie that it was trained with."
+    if comparison.reshaped:
+        return 'The checkpoint is of another width, size or number of classes; build the model as it was trained.'
+    return 'Check that the checkpoint is of this architecture.'
+
+
+def _fronts(unplaced: list[str], own: set[str]) -> set[str]:
+    """What stands in front of the model's names in those that have no place."""
+    shortest = min(own, key=len, default='')
+    return {name.removesuffix(shortest) for name in unplaced if name.endswith(f'.{shortest}')} if shortest else set()

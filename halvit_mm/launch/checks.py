@@ -11,9 +11,9 @@ from mmengine.device import get_device
 
 from halvit_mm.errors import UserError
 from halvit_mm.io.configs import reliability
-from halvit_mm.io.datasets import local_data
+from halvit_mm.io.datasets import local_files, type_name, walk_datasets
 
-from .coco_check import check_coco, coco_datasets
+from .coco_check import check_coco
 
 
 def parse_tool_args(tool: str, argv: list[str]) -> argparse.Namespace:
@@ -65,14 +65,15 @@ def check_run(cfg: Config, tool: str, args: argparse.Namespace) -> None:
     if args.no_validate:
         loaders.remove('val_dataloader')
     for loader in loaders:
-        for path in local_data(cfg.get(loader) or {}):
-            if not path.exists():
-                raise UserError(
-                    f'{loader}: {path} does not exist (looked from {Path.cwd()}); put or link the data there, or name '
-                    f'its place with --cfg-options {loader}.dataset.data_root=...'
-                )
-        if 'RANK' not in os.environ:  # once for all ranks, by what starts them
-            for dataset in coco_datasets(cfg.get(loader)):
+        for key, dataset in walk_datasets(cfg.get(loader), loader):
+            for path in local_files(dataset):
+                if not path.exists():
+                    raise UserError(
+                        f'{loader}: {path} does not exist (looked from {Path.cwd()}); put or link the data there, or '
+                        f'name its place with --cfg-options {key}.data_root=...'
+                    )
+            # once for all ranks, by what starts them
+            if 'RANK' not in os.environ and type_name(dataset) == 'CocoDataset':
                 check_coco(loader, dataset)
 
 

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from halvit_mm.errors import UserError
@@ -15,25 +15,6 @@ KEYS = {
     'annotations': ('id', 'image_id', 'category_id', 'bbox', 'area'),
     'categories': ('id', 'name'),
 }
-
-
-def coco_datasets(cfg: Mapping | list | tuple | None) -> Iterator[Mapping]:
-    """The datasets of type ``CocoDataset`` in a dataloader's config, inside wrappers too.
-
-    Args:
-        cfg (Mapping or list): A dataloader's or a dataset's config.
-
-    Yields:
-        Mapping: Each dataset's config.
-    """
-    if isinstance(cfg, (list, tuple)):
-        for item in cfg:
-            yield from coco_datasets(item)
-    elif isinstance(cfg, Mapping):
-        if str(cfg.get('type')).rpartition('.')[2] == 'CocoDataset':
-            yield cfg
-        for key in ('dataset', 'datasets'):
-            yield from coco_datasets(cfg.get(key))
 
 
 def check_coco(loader: str, dataset: Mapping) -> None:

@@ -291,6 +291,8 @@ class SharedBottleneckStage(ResLayer):
             if ``style`` is unknown or if ``drop_path_rate`` has not one entry a block.
     """
 
+    matrices = ('weight',)
+
     @checked
     def __init__(
         self,

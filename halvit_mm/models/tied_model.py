@@ -1,9 +1,9 @@
 from mmengine.logging import print_log
 from torch import nn
 
+from halvit_mm.io.weights import guard
 from halvit_mm.layers import TwoWays, let_deviate
 from halvit_mm.registry import MODELS
-from halvit_mm.tying import tie_model
 
 
 def _tied_model(of: str, tie: dict = dict(), annealed: bool = False, **model_cfg) -> nn.Module:
@@ -19,8 +19,14 @@ def _tied_model(of: str, tie: dict = dict(), annealed: bool = False, **model_cfg
         **model_cfg: Arguments of the host's type.
 
     Returns:
-        nn.Module: The host's model, tied.
+        nn.Module: Upstream's model, tied.
+
+    Raises:
+        UserError: On loading a file that fills less than 90 % of it; see :func:`~halvit_mm.io.weights.guard`.
     """
+    # Who builds a HaLViT imports this file too, and has no use for that room.
+    from halvit_mm.tying import tie_model
+
     model = MODELS.build(dict(type=of, **model_cfg))
     print_log(f'{of}:\n{tie_model(model, **tie, way="mean")}', logger='current')
     for module in model.modules():
@@ -28,6 +34,7 @@ def _tied_model(of: str, tie: dict = dict(), annealed: bool = False, **model_cfg
             module.reset_parameters()
     if annealed:
         let_deviate(model)
+    guard(model)
     return model
 
 

@@ -3,6 +3,7 @@ from .hooks import (
     BadImageHook,
     FiniteStepHook,
     HangHook,
+    IterationSeedHook,
     LabelHook,
     LogHistoryHook,
     PretrainedBackboneHook,
@@ -11,7 +12,6 @@ from .hooks import (
 from .layer_decay import LayerDecayOptimWrapperConstructor
 from .loops import ResumableEpochTrainLoop, ResumableIterTrainLoop
 from .runner import ResumableRunner
-from .seeds import IterationSeedHook
 
 __all__ = [
     'AnnealTyingHook',

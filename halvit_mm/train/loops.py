@@ -1,7 +1,15 @@
-"""Training loops that go on in the middle of an epoch, without reading the data that came before."""
+"""Training loops that go on in the middle of an epoch, without reading the data that came before.
 
+Upstream's samplers deal a list that all ranks have in common out to the ranks in turn, so what has been trained on is
+the first part of that list, whatever the number of ranks and the size of a batch. Its length is a *place*; it is kept
+in each checkpoint, and a run that is resumed goes on there.
+"""
+
+import logging
 from itertools import islice
 
+from mmengine.dist import get_world_size
+from mmengine.logging import print_log
 from mmengine.registry import DATA_SAMPLERS
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from mmengine.runner.loops import _InfiniteDataloaderIterator
@@ -13,7 +21,7 @@ from .delegate import Delegate
 
 
 class ResumableBatchSampler(Delegate, Sampler):
-    """A batch sampler of the hosts, which can begin in the middle of an epoch.
+    """A batch sampler of upstream's, which can begin in the middle of an epoch.
 
     Args:
         sampler (Sampler): Chooses the samples.
@@ -27,6 +35,7 @@ class ResumableBatchSampler(Delegate, Sampler):
         self.batch_sampler = DATA_SAMPLERS.build(
             batch_sampler, default_args=dict(sampler=sampler, batch_size=batch_size)
         )
+        self.batch_size = batch_size
         self._begin = 0
 
     def __iter__(self):
@@ -37,17 +46,65 @@ class ResumableBatchSampler(Delegate, Sampler):
         self._begin = batches
 
 
-def begin_at(dataloader: DataLoader, batches: int) -> None:
-    """Let the next epoch of a data loader begin with a later batch; those before are not read.
+class _Place:
+    """Where a training is in its data.
 
     Args:
         dataloader (DataLoader): From a config of :func:`halvit_mm.train.seeds.seed_by_place`.
-        batches (int): How many batches are left out.
+
+    Attributes:
+        epoch (int): How often the data has been gone through.
+        samples (int): Samples of the list that all ranks have in common that this epoch began behind.
+        batches (int): Batches of each rank since then.
     """
-    if isinstance(dataloader.batch_sampler, ResumableBatchSampler):
-        dataloader.batch_sampler.begin_at(batches)
-    else:
-        dataloader.sampler.begin_at(batches * dataloader.batch_size)
+
+    def __init__(self, dataloader: DataLoader) -> None:
+        self.dataloader = dataloader
+        self.regroups = isinstance(dataloader.batch_sampler, ResumableBatchSampler)
+        self.sampler = dataloader.batch_sampler.sampler if self.regroups else dataloader.sampler
+        # A data loader that was not made of a config may have batches of any size.
+        self.batch_size = getattr(dataloader.batch_sampler, 'batch_size', None) or 1
+        self.total_batch = self.batch_size * get_world_size()
+        self.enter(0)
+
+    def enter(self, epoch: int, samples: int = 0) -> None:
+        self.epoch, self.samples, self.batches = epoch, samples, 0
+
+    def state(self) -> dict[str, int]:
+        """What a checkpoint keeps."""
+        return dict(
+            epoch=self.epoch,
+            samples=self.samples + self.batches * self.total_batch,
+            total_batch=self.total_batch,
+            images=len(self.dataloader.dataset),
+            batches=len(self.dataloader),
+        )
+
+    def resume(self, state: dict[str, int]) -> None:
+        """Take the place of a checkpoint, or the epoch's beginning where the list is another one."""
+        now, samples = self.state(), state['samples']
+        words = dict(images='the images', total_batch='the images of a step', batches='the steps of an epoch')
+        changed = [f'{words[key]} were {state[key]} and are {now[key]}' for key in words if state[key] != now[key]]
+        if samples and (state['images'] != now['images'] or (self.regroups and changed)):
+            samples = 0
+        if changed:
+            begins = f'goes on behind image {samples}' if samples else 'begins'
+            told = f'Resumed: {", ".join(changed)}; epoch {state["epoch"] + 1} {begins}'
+            print_log(told, logger='current', level=logging.WARNING)
+        self.enter(state['epoch'], samples)
+
+    def begin(self) -> int:
+        """Let the next pass over the data loader begin here; give the number of batches that it leaves out."""
+        if not self.samples:
+            return 0
+        if self.regroups:
+            batches = self.samples // self.total_batch
+            self.dataloader.batch_sampler.begin_at(batches)
+            return batches
+        self.sampler.begin_at(self.samples)
+        left = max(0, len(self.sampler) - self.samples // get_world_size())
+        batches = left // self.batch_size if self.dataloader.drop_last else -(-left // self.batch_size)
+        return len(self.dataloader) - batches
 
 
 @LOOPS.register_module()
@@ -57,26 +114,72 @@ class ResumableEpochTrainLoop(EpochBasedTrainLoop):
     A checkpoint that ``CheckpointHook(by_epoch=False)`` writes between two ends of epochs is one.
     """
 
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self._place = _Place(self.dataloader)
+
+    def place(self, by_epoch: bool) -> dict[str, int]:
+        """The place in the data for a checkpoint.
+
+        Args:
+            by_epoch (bool): Whether the checkpoint is one of the end of an epoch.
+
+        Returns:
+            dict[str, int]: ``epoch``, ``samples``, ``total_batch``, ``images`` and ``batches`` of an epoch.
+        """
+        state = self._place.state()
+        return {**state, 'epoch': self._epoch + 1, 'samples': 0} if by_epoch else state
+
+    def resume(self, place: dict[str, int] | None) -> bool:
+        """Go on at the place of a checkpoint, after epoch and iteration have been set.
+
+        Args:
+            place (dict[str, int], optional): What :meth:`place` gave; None of a checkpoint that has none.
+
+        Returns:
+            bool: Whether an epoch has another number of iterations now.
+        """
+        if place is None:
+            # Of mmengine's own checkpoints only the length of an epoch is known.
+            info, now = self.runner.message_hub.runtime_info, self._place.state()
+            length = info.get('max_iters', 0) // info.get('max_epochs', 1) or now['batches']
+            batches = self._iter - self._epoch * length if length == now['batches'] else 0
+            place = {**now, 'epoch': self._epoch, 'samples': batches * now['total_batch'], 'batches': length}
+        self._place.resume(place)
+        left_out = self._place.begin()
+        # The iterations before may have been of other batches.
+        self._max_iters = self._iter + (self._max_epochs - self._epoch) * len(self.dataloader) - left_out
+        return len(self.dataloader) != place['batches']
+
     def run_epoch(self) -> None:
         self.runner.call_hook('before_train_epoch')
         self.runner.model.train()
-        done = self._iter - self._epoch * len(self.dataloader)
-        if done > 0:
-            begin_at(self.dataloader, done)
-        for idx, data_batch in enumerate(self.dataloader, start=max(done, 0)):
+        for idx, data_batch in enumerate(self.dataloader, start=self._place.begin()):
+            self._place.batches += 1
             self.run_iter(idx, data_batch)
         self.runner.call_hook('after_train_epoch')
         self._epoch += 1
+        self._place.enter(self._epoch)
 
 
 class _ResumableIterator(_InfiniteDataloaderIterator):
+    def __init__(self, dataloader: DataLoader) -> None:
+        super().__init__(dataloader)
+        self.place = _Place(dataloader)
+
+    def __next__(self):
+        batch = super().__next__()
+        self.place.batches += 1
+        return batch
+
+    def _reset_iterator(self) -> None:
+        self.place.enter(self._epoch + 1)
+        super()._reset_iterator()
+
     def skip_iter(self, num_iters: int) -> None:
-        if hasattr(self._dataloader.sampler, 'skip'):
-            super().skip_iter(num_iters)
-            return
-        self._epoch, batches = divmod(num_iters, len(self._dataloader))
-        self._dataloader.sampler.set_epoch(self._epoch)
-        begin_at(self._dataloader, batches)
+        self._epoch = self.place.epoch
+        self.place.sampler.set_epoch(self._epoch)
+        self.place.begin()
         self._iterator = None
 
 
@@ -87,3 +190,18 @@ class ResumableIterTrainLoop(IterBasedTrainLoop):
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self.dataloader_iterator = _ResumableIterator(self.dataloader)
+
+    def place(self, by_epoch: bool) -> dict[str, int]:
+        """As :meth:`ResumableEpochTrainLoop.place`."""
+        return self.dataloader_iterator.place.state()
+
+    def resume(self, place: dict[str, int] | None) -> bool:
+        """As :meth:`ResumableEpochTrainLoop.resume`; a schedule counts iterations in any case."""
+        here = self.dataloader_iterator.place
+        if getattr(self, 'fast_forward_on_resume', False):
+            return False
+        if place is None:
+            epoch, batches = (0, self._iter) if here.sampler.endless else divmod(self._iter, len(self.dataloader))
+            place = {**here.state(), 'epoch': epoch, 'samples': batches * here.total_batch}
+        here.resume(place)
+        return False

@@ -4,39 +4,51 @@ import os
 import subprocess
 from datetime import timedelta
 
-from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.dist import init_dist
 from torch import distributed as dist
 
 from halvit_mm.errors import UserError
 
 
-def init_cpu_ranks(cfg: Config) -> None:
-    """Join the process group of a run that was launched on a machine without an accelerator.
+def join_ranks(launcher: str, dist_cfg: dict) -> None:
+    """Join the process group of a run, over gloo on a machine without an accelerator.
 
-    mmengine can only join with CUDA devices: it sets the current one and hands their numbers to
-    DistributedDataParallel. It leaves a group alone that exists already, and takes the wrapper's arguments
-    from the config. With an accelerator nothing is done here.
+    mmengine can only join with CUDA devices: it sets the current one. It leaves a group alone that exists already.
 
     Args:
-        cfg (Config): Config of the run; its ``model_wrapper_cfg`` is completed.
+        launcher (str): ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
+        dist_cfg (dict): ``env_cfg.dist_cfg`` of the config: ``backend``, which is for GPUs, and ``timeout`` in seconds.
+
+    Raises:
+        UserError: If the launcher's variables are not there.
     """
-    launcher = cfg.get('launcher', 'none')
-    if launcher == 'none' or get_device() != 'cpu':
+    if launcher == 'none' or dist.is_initialized():
         return
-    if not dist.is_initialized():
-        _RENDEZVOUS[launcher]()
-        dist_cfg = cfg.setdefault('env_cfg', {}).setdefault('dist_cfg', {})
-        dist_cfg['backend'] = 'gloo'
-        timeout = dist_cfg.get('timeout')
-        dist.init_process_group('gloo', timeout=timeout and timedelta(seconds=timeout))
-    wrapper = cfg.get('model_wrapper_cfg') or dict(
-        type='MMDistributedDataParallel',
-        broadcast_buffers=False,
-        find_unused_parameters=cfg.get('find_unused_parameters', False),
+    if get_device() != 'cpu':
+        init_dist(launcher, **dist_cfg)
+        return
+    _RENDEZVOUS[launcher]()
+    timeout = dist_cfg.get('timeout')
+    dist.init_process_group('gloo', **(dict(timeout=timedelta(seconds=timeout)) if timeout else {}))
+
+
+def wrapper_for_cpu(model_wrapper_cfg: dict | None, find_unused_parameters: bool = False) -> dict:
+    """Config of the distributed wrapper of a model on CPU ranks.
+
+    mmengine hands DistributedDataParallel the number of a CUDA device, where the config does not say otherwise.
+
+    Args:
+        model_wrapper_cfg (dict, optional): The config's own; it is left as it is.
+        find_unused_parameters (bool): Of the config, for the default wrapper. Defaults to False.
+
+    Returns:
+        dict: The config, completed.
+    """
+    default = dict(
+        type='MMDistributedDataParallel', broadcast_buffers=False, find_unused_parameters=find_unused_parameters
     )
-    wrapper.setdefault('device_ids', None)
-    cfg.model_wrapper_cfg = wrapper
+    return {'device_ids': None, **(model_wrapper_cfg or default)}
 
 
 def _rendezvous_pytorch() -> None:

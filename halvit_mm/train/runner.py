@@ -4,27 +4,34 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from mmengine.config import Config
-from mmengine.dist import broadcast_object_list, init_dist, is_main_process
+from mmengine.device import get_device
+from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.fileio import LocalBackend, get_file_backend
 from mmengine.logging import print_log
 from mmengine.runner import Runner
-from torch import distributed as dist
+from torch import nn
 from torch.utils.data import DataLoader
 
 from halvit_mm.errors import RankError, UserError
-from halvit_mm.io.checkpoints import check_writable, find_latest_checkpoint, read_seed, written_whole
+from halvit_mm.io.checkpoints import (
+    check_writable,
+    find_latest_checkpoint,
+    read_only_data_by_default,
+    read_seed,
+    written_whole,
+)
 from halvit_mm.io.configs import reliability
+from halvit_mm.io.datasets import type_name
+from halvit_mm.io.weights import reading_file
 from halvit_mm.registry import RUNNERS
-from halvit_mm.train.hooks.bad_images import BadImageHook, CheckedDataset, LabelHook
-from halvit_mm.train.hooks.checkpoint import WholeCheckpointHook
-from halvit_mm.train.hooks.finite import FiniteStepHook, check_finite
-from halvit_mm.train.hooks.hang import HangHook
-from halvit_mm.train.hooks.history import LogHistoryHook
 
+from .hooks import default_hooks
+from .hooks.bad_images import CheckedDataset
+from .hooks.finite import check_finite
 from .loops import ResumableEpochTrainLoop, ResumableIterTrainLoop
-from .ranks import init_cpu_ranks
-from .seeds import IterationSeedHook, seed_by_place
+from .ranks import join_ranks, wrapper_for_cpu
+from .schedules import Beginning
+from .seeds import seed_by_place
 
 _RESUMABLE_LOOPS = dict(EpochBasedTrainLoop=ResumableEpochTrainLoop, IterBasedTrainLoop=ResumableIterTrainLoop)
 
@@ -33,84 +40,101 @@ _RESUMABLE_LOOPS = dict(EpochBasedTrainLoop=ResumableEpochTrainLoop, IterBasedTr
 class ResumableRunner(Runner):
     """mmengine's runner, on CPU ranks too, and with runs that can be cut anywhere and resumed.
 
-    It differs in these points:
+    A config asks for it by ``runner_type='halvit_mm.ResumableRunner'``, under upstream's own tools too. It takes
+    mmengine's arguments, by keyword, and differs in these points:
 
     - without an accelerator the ranks talk over gloo;
+    - checkpoints are read as data: what carries code is refused;
     - a checkpoint appears under its name only when it is whole and its weights are finite, none is deleted before, and
-      resuming takes the last whole one, in the middle of an epoch too;
+      resuming takes the last whole one, in the middle of an epoch too, on any number of ranks;
     - augmentations, dropout and their like depend on the seed, the epoch, the sample's place and the iteration
       alone (see :mod:`halvit_mm.train.seeds`), so that a resumed run repeats the one that was not cut;
-    - of the log's values only as many are kept as the log looks back at;
-    - what :func:`~halvit_mm.io.configs.reliability` reads: steps that are not finite, images that cannot be
-      read, ranks that hang.
+    - the hooks of :func:`halvit_mm.train.hooks.default_hooks` are added, where ``default_hooks`` does not replace them
+      or, by None, leave them out.
+
+    The config that is written into the work directory is the one that was given.
     """
 
-    @classmethod
-    def from_cfg(cls, cfg: Config) -> 'ResumableRunner':
-        init_cpu_ranks(cfg)
-        if cfg.get('launcher', 'none') != 'none' and not dist.is_initialized():
-            # As mmengine does later: what to resume from is the first rank's to say.
-            init_dist(cfg.launcher, **cfg.get('env_cfg', {}).get('dist_cfg', {}))
-        options = reliability(cfg)
-        if cfg.get('train_dataloader'):
-            cfg.train_dataloader['bad_images'] = options['bad_images']
-        _from_the_first_rank(check_writable, cfg.work_dir)
-        if cfg.get('resume'):
-            cfg.load_from, seed = _from_the_first_rank(_find_resumed, cfg)
-            if cfg.load_from is None:
-                print_log(f'No whole checkpoint in {cfg.work_dir}: training starts from the beginning.')
-                cfg.resume = False
-            elif '://' not in cfg.load_from and not Path(cfg.load_from).is_file():
-                raise RankError(
-                    f'checkpoint {cfg.load_from} does not exist on this machine; machines share the work_dir'
-                )
-            elif cfg.setdefault('randomness', {}).get('seed') is None:
-                # The samplers are built before the checkpoint is read.
-                cfg.randomness['seed'] = seed
-        return super().from_cfg(cfg)
+    def __init__(self, model: nn.Module | dict, work_dir: str, **options) -> None:
+        read_only_data_by_default()
+        join_ranks(options.get('launcher', 'none'), (options.get('env_cfg') or {}).get('dist_cfg', {}))
+        _from_the_first_rank(check_writable, work_dir)
+        if options.get('resume'):
+            options = {**options, **self._resumed(work_dir, **options)}
+        super().__init__(model, work_dir, **options)
+
+    @staticmethod
+    def _resumed(work_dir: str, load_from: str | None = None, randomness: dict | None = None, **_) -> dict:
+        """The options of a run that is resumed: from which file, with which seed."""
+        load_from, seed = _from_the_first_rank(_find_resumed, load_from, work_dir)
+        if load_from is None:
+            print_log(f'No whole checkpoint in {work_dir}: training starts from the beginning.')
+            return dict(resume=False, load_from=None)
+        if '://' not in load_from and not Path(load_from).is_file():
+            raise RankError(f'checkpoint {load_from} does not exist on this machine; machines share the work_dir')
+        randomness = dict(randomness or {})
+        if randomness.get('seed') is None:
+            # The samplers are built before the checkpoint is read.
+            randomness['seed'] = seed
+        return dict(load_from=load_from, randomness=randomness)
+
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
+        if self.distributed and get_device() == 'cpu':
+            model_wrapper_cfg = wrapper_for_cpu(model_wrapper_cfg, self.cfg.get('find_unused_parameters', False))
+        return super().wrap_model(model_wrapper_cfg, model)
 
     @staticmethod
     def build_dataloader(dataloader: DataLoader | dict, seed: int | None = None, diff_rank_seed: bool = False):
         if not isinstance(dataloader, DataLoader) and seed is not None:
-            dataloader = dict(dataloader)
-            bad_images = dataloader.pop('bad_images', 'stop')
-            dataloader['dataset'] = dict(type=CheckedDataset, dataset=dataloader['dataset'], bad_images=bad_images)
-            dataloader = seed_by_place(dataloader, seed)
+            dataloader = seed_by_place(_checked(dataloader), seed)
         return Runner.build_dataloader(dataloader, seed, diff_rank_seed)
 
     def build_train_loop(self, loop: dict):
         if isinstance(loop, dict):
             loop = dict(loop)
-            name = loop.get('type') or ('EpochBasedTrainLoop' if loop.pop('by_epoch') else 'IterBasedTrainLoop')
-            loop['type'] = _RESUMABLE_LOOPS.get(str(name).rpartition('.')[2], name)
+            name = type_name(loop) if 'type' in loop else None
+            name = name or ('EpochBasedTrainLoop' if loop.pop('by_epoch') else 'IterBasedTrainLoop')
+            loop['type'] = _RESUMABLE_LOOPS.get(name, loop.get('type'))
+        if not isinstance(self._train_dataloader, DataLoader):
+            self._train_dataloader = _checked(self._train_dataloader, self._bad_images)
         return super().build_train_loop(loop)
 
     def register_default_hooks(self, hooks: dict | None = None) -> None:
-        hooks = dict(hooks or {})
-        checkpoint = hooks.setdefault('checkpoint', dict(type='CheckpointHook', interval=1))
-        if isinstance(checkpoint, dict) and str(checkpoint['type']).rpartition('.')[2] == 'CheckpointHook':
-            hooks['checkpoint'] = {**checkpoint, 'type': WholeCheckpointHook}
+        hooks = default_hooks(hooks or {}, reliability(self.cfg))
+        bad_images = hooks.get('bad_images') or {}
+        self._bad_images = bad_images.get('action', 'stop') if isinstance(bad_images, dict) else bad_images.action
         super().register_default_hooks(hooks)
 
-    def register_hooks(self, default_hooks=None, custom_hooks=None) -> None:
-        super().register_hooks(default_hooks, custom_hooks)
-        options = reliability(self.cfg)
-        self.register_hook(IterationSeedHook())
-        self.register_hook(LabelHook())
-        self.register_hook(LogHistoryHook())
-        self.register_hook(FiniteStepHook(options['not_finite']))
-        if options['bad_images'] == 'skip':
-            self.register_hook(BadImageHook())
-        if options['hang_limit'] is not None:
-            self.register_hook(HangHook(options['hang_limit']))
+    def load_checkpoint(self, *args, **kwargs) -> dict:
+        with reading_file():
+            return super().load_checkpoint(*args, **kwargs)
 
-    def save_checkpoint(self, out_dir: str, filename: str, *args, **kwargs) -> None:
+    def resume(self, *args, **kwargs) -> None:
+        schedules = self.param_schedulers if isinstance(self.param_schedulers, list) else []
+        beginning = Beginning(schedules, self.cfg.get('param_scheduler'))
+        super().resume(*args, **kwargs)
+        loop = self.train_loop
+        if hasattr(loop, 'resume') and loop.resume(self.message_hub.runtime_info.get('place')):
+            length = len(self.train_dataloader)
+            beginning.replay(self.epoch, loop.max_epochs * length - (loop.max_iters - loop.iter), length)
+
+    def save_checkpoint(self, out_dir: str, filename: str, *args, by_epoch: bool = True, **kwargs) -> None:
         check_finite(self.model)
+        if hasattr(self.train_loop, 'place'):
+            self.message_hub.update_info('place', self.train_loop.place(by_epoch))
+        kwargs['by_epoch'] = by_epoch
         if not isinstance(get_file_backend(out_dir, backend_args=kwargs.get('backend_args')), LocalBackend):
             super().save_checkpoint(out_dir, filename, *args, **kwargs)
         elif is_main_process():
             with written_whole(os.path.join(out_dir, filename)) as part:
                 super().save_checkpoint(out_dir, part.name, *args, **kwargs)
+
+
+def _checked(dataloader: dict, bad_images: str = 'stop') -> dict:
+    """Config of a data loader whose images are looked at before they are decoded."""
+    if dataloader['dataset'].get('type') is CheckedDataset:
+        return dataloader
+    return {**dataloader, 'dataset': dict(type=CheckedDataset, dataset=dataloader['dataset'], bad_images=bad_images)}
 
 
 def _from_the_first_rank(function: Callable, *args):
@@ -127,7 +151,7 @@ def _from_the_first_rank(function: Callable, *args):
     return answer[0]
 
 
-def _find_resumed(cfg: Config) -> tuple[str | None, int | None]:
+def _find_resumed(load_from: str | None, work_dir: str) -> tuple[str | None, int | None]:
     """The checkpoint to resume from, and its training's seed."""
-    path = cfg.get('load_from') or find_latest_checkpoint(cfg.work_dir)
+    path = load_from or find_latest_checkpoint(work_dir)
     return path, None if path is None or '://' in path else read_seed(path)

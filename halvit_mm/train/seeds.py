@@ -9,16 +9,13 @@ that no state of a generator has to be kept, whatever the number of loader worke
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import islice
 
 import numpy as np
 import torch
+from mmengine.dataset import InfiniteSampler
 from mmengine.dist import get_dist_info
-from mmengine.hooks import Hook
 from mmengine.registry import DATA_SAMPLERS, DATASETS
 from torch.utils.data import Dataset, Sampler
-
-from halvit_mm.registry import HOOKS
 
 from .delegate import Delegate
 from .loops import ResumableBatchSampler
@@ -51,33 +48,39 @@ class SeededSampler(Delegate, Sampler):
     def __init__(self, dataset: Dataset, sampler: dict, sample_seed: int, seed: int | None = None) -> None:
         self.sampler = DATA_SAMPLERS.build(sampler, default_args=dict(dataset=dataset, seed=seed))
         self.sample_seed = sample_seed
+        self.endless = isinstance(self.sampler, InfiniteSampler)
         self._epoch = 0
-        self._skipped = 0
         self._begin = 0
         self._rank, self._world_size = get_dist_info()
-        if hasattr(self.sampler, 'skip'):
-            self.skip = self._skip
 
     def __iter__(self) -> Iterator[SeededIndex]:
         begin, self._begin = self._begin, 0
-        for i, index in islice(enumerate(self.sampler, start=self._skipped), begin, None):
-            # The samplers of the hosts deal a common list out to the ranks in turn: with the place in that list
-            # a sample's seed is the same for any number of ranks.
-            place = i * self._world_size + self._rank
-            yield SeededIndex.of(index, _seed_of(self.sample_seed, self._epoch, place))
+        seed = lambda i: seed_of(self.sample_seed, self._epoch, i * self._world_size + self._rank)  # noqa: E731
+        # The list that all ranks have in common is dealt out to them in turn: with the place in that list a sample's
+        # seed is the same for any number of ranks.
+        rounds, behind = divmod(begin, self._world_size)
+        first = rounds + (self._rank < behind)
+        count, own = 0, None
+        for count, index in enumerate(self.sampler, start=1):
+            own = index if own is None else own
+            if count > first:
+                yield SeededIndex.of(index, seed(count - 1))
+        if self._rank < behind and rounds < count:
+            # One fewer is left for this rank than for others: as upstream does, the list is filled up from its start.
+            yield SeededIndex.of(own, seed(count))
 
     def set_epoch(self, epoch: int) -> None:
         self._epoch = epoch
         if hasattr(self.sampler, 'set_epoch'):
             self.sampler.set_epoch(epoch)
 
-    def begin_at(self, num_samples: int) -> None:
-        """Leave out the first samples of the next epoch."""
-        self._begin = num_samples
+    def begin_at(self, place: int) -> None:
+        """Leave out the first samples of the next epoch.
 
-    def _skip(self, num_samples: int) -> None:
-        self.sampler.skip(num_samples)
-        self._skipped += num_samples
+        Args:
+            place (int): How many, of the list that all ranks have in common.
+        """
+        self._begin = place
 
 
 class SeededDataset(Delegate, Dataset):
@@ -101,19 +104,6 @@ class SeededDataset(Delegate, Dataset):
             return self.dataset[int(index)]
 
 
-@HOOKS.register_module()
-class IterationSeedHook(Hook):
-    """Seed Python, NumPy and torch before each training iteration from the run's seed, the rank and the iteration.
-
-    Mixup, dropout and stochastic depth differ between ranks, as in DeiT's own training.
-    """
-
-    priority = 'VERY_HIGH'
-
-    def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
-        _seed_all(_seed_of(runner.seed, runner.iter, runner.rank))
-
-
 def seed_by_place(dataloader: dict, seed: int) -> dict:
     """Config of a data loader whose samples are augmented from the seed of their place in the training.
 
@@ -134,11 +124,11 @@ def seed_by_place(dataloader: dict, seed: int) -> dict:
     return seeded
 
 
-def _seed_of(*place: int) -> int:
+def seed_of(*place: int) -> int:
     return int(np.random.SeedSequence(place).generate_state(1)[0])
 
 
-def _seed_all(seed: int) -> None:
+def seed_all(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)

@@ -1,6 +1,7 @@
 """Turn the checkpoint of a plain model into the start of its tied form."""
 
 import copy
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +12,13 @@ from mmengine.device import get_device
 from mmengine.evaluator import Evaluator
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner, set_random_seed
-from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
 from halvit_mm.errors import UserError
+from halvit_mm.io.build import build_model, load_model
 from halvit_mm.io.checkpoints import written_whole
-from halvit_mm.io.datasets import local_data
-from halvit_mm.io.weights import differences, read_weights
+from halvit_mm.io.datasets import local_files, walk_datasets
+from halvit_mm.io.weights import Comparison
 from halvit_mm.layers import SharedBottleneckStage
 
 from .bases import misfit
@@ -67,11 +68,10 @@ def tie_weights(plain: nn.Module, tied: nn.Module, way: str = 'products') -> lis
         raise UserError('the target model has no tied layer where the source model has a plain one')
     inside = tuple(f'{name}.' for name, *_ in pairs)
     ours, given = tied.state_dict(), plain.state_dict()
-    told = differences(
-        *({name: v for name, v in state.items() if not name.startswith(inside)} for state in (ours, given))
-    )
+    outside = ({name: v for name, v in state.items() if not name.startswith(inside)} for state in (ours, given))
+    told = Comparison.of(*outside).told()
     for name, module, reference in pairs:
-        told = told or differences(*_forms(module, reference), prefix=f'{name}.')
+        told = told or Comparison.of(*_forms(module, reference)).told(prefix=f'{name}.')
     if told:
         raise UserError(f'the source model is not the plain form of the target model: {told}')
 
@@ -102,11 +102,10 @@ def _forms(module: nn.Module, reference: nn.Module) -> tuple[dict[str, Tensor], 
     ours = {name: value for name, value in ours.items() if '.deviation.' not in name}
     if isinstance(module, SharedBottleneckStage):
         # The depthwise convolutions and the shared matrix have no counterpart.
-        ours = {
-            name: value for name, value in ours.items() if name[0].isdigit() and name[2:].startswith(('conv2', 'bn'))
-        }
-        theirs = reference.state_dict()
-        return ours, {name: theirs[name] for name in theirs if name[2:].startswith(('conv2', 'bn'))}
+        return tuple(
+            {name: value for name, value in state.items() if re.match(r'\d+\.(conv2|bn)', name)}
+            for state in (ours, reference.state_dict())
+        )
     return ours, kind_of(reference).tie(copy.deepcopy(reference)).state_dict()
 
 
@@ -121,42 +120,6 @@ def units_of(names: Sequence[str]) -> list[str]:
     """
     parents = dict.fromkeys(name.rpartition('.')[0] or name for name in names)
     return [name for name in parents if not any(name.startswith(f'{other}.') for other in parents)]
-
-
-def build_model(cfg: Config) -> nn.Module:
-    """Build a config's model as a runner does, with its data preprocessor.
-
-    Args:
-        cfg (Config): A config of mmpretrain's.
-
-    Returns:
-        nn.Module: The model.
-    """
-    model_cfg = copy.deepcopy(cfg.model)
-    if cfg.get('data_preprocessor'):
-        model_cfg.setdefault('data_preprocessor', cfg.data_preprocessor)
-    return MODELS.build(model_cfg)
-
-
-def load_plain(cfg: Config, checkpoint: str) -> nn.Module:
-    """Build a plain model with its trained weights.
-
-    Args:
-        cfg (Config): Its config.
-        checkpoint (str): Its weights: mmpretrain's, timm's or torchvision's; see
-            :func:`~halvit_mm.io.weights.read_weights`.
-
-    Returns:
-        nn.Module: The model, in evaluation mode.
-
-    Raises:
-        UserError: If the weights do not fit, with the first keys and shapes that differ.
-    """
-    model, weights = build_model(cfg), read_weights(checkpoint)
-    if told := differences(model.state_dict(), weights):
-        raise UserError(f'{checkpoint} does not fit {cfg.filename}: {told}')
-    model.load_state_dict(weights, strict=False)
-    return model.eval()
 
 
 def read_images(model: nn.Module, loader_cfg: dict, number: int) -> list[Tensor]:
@@ -233,8 +196,8 @@ def tie_checkpoint(
     if not Path(out).absolute().parent.is_dir():
         raise UserError(f'--out {out}: there is no folder {Path(out).absolute().parent}')
     data_cfg = calibrate_cfg or target_cfg
-    missing = [path for name in ('train', 'val') for path in local_data(data_cfg.get(f'{name}_dataloader') or {})]
-    missing = [path for path in missing if not path.exists()]
+    datasets = (one for name in ('train', 'val') for _, one in walk_datasets(data_cfg.get(f'{name}_dataloader')))
+    missing = [path for dataset in datasets for path in local_files(dataset) if not path.exists()]
     if calibrate_cfg is not None and (missing or 'train_dataloader' not in data_cfg):
         raise UserError(
             f'--calibrate {data_cfg.filename}: {missing[0] if missing else "train_dataloader"} does not exist'
@@ -242,7 +205,7 @@ def tie_checkpoint(
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         set_random_seed(target_cfg.get('randomness', {}).get('seed') or 0)
         device = get_device()
-        plain = load_plain(source_cfg, checkpoint).to(device)
+        plain = load_model(source_cfg, checkpoint).to(device)
         tied = build_model(target_cfg).to(device)
         layers = tie_weights(plain, tied, way)
         compared: Iterable[Tensor] = ()

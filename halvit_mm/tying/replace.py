@@ -5,8 +5,6 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from halvit_mm.cost import count_parameters
-
 from .kinds import WAYS, is_tied, kind_of
 
 # What is in the name of a class that does a part's work
@@ -44,6 +42,10 @@ class TieReport:
             )
         lines.append(f'the model: {self.before:,} -> {self.after:,} parameters')
         return '\n'.join(lines)
+
+
+def _count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _within(name: str, root: str) -> bool:
@@ -94,7 +96,7 @@ def tie_model(
                 f'within={root!r} is no module of the model; it has {", ".join(dict(model.named_children()))}'
             )
     parts = {part for part, wanted in dict(attn=attn, ffn=ffn, bottleneck=bottleneck).items() if wanted}
-    report = TieReport(before=count_parameters(model))
+    report = TieReport(before=_count(model))
     chosen = {name: module for name, module in modules.items() if any(_within(name, root) for root in roots)}
     for name, module in chosen.items():
         kind, title = kind_of(module), type(module).__name__
@@ -103,12 +105,12 @@ def tie_model(
         if reason := kind.refusal(module):
             report.left.append((name, title, reason))
             continue
-        before, example, training = count_parameters(module), next(module.parameters()), module.training
+        before, example, training = _count(module), next(module.parameters()), module.training
         weights = WAYS[way](kind.read(module))
         tied = kind.tie(module).to(example).train(training)
         kind.fill(tied, weights)
         model.set_submodule(name, tied)
-        report.tied.append((name, title, before, count_parameters(tied)))
+        report.tied.append((name, title, before, _count(tied)))
     handled = [name for name, *_ in (*report.tied, *report.left)]
     for name, module in chosen.items():
         title = type(module).__name__
@@ -118,5 +120,5 @@ def tie_model(
             report.left.append((name, title, 'not a class that can be tied'))
     if not report.tied:
         raise ValueError(f'nothing in {type(model).__name__} could be tied:\n{report}')
-    report.after = count_parameters(model)
+    report.after = _count(model)
     return report

@@ -94,7 +94,7 @@ def test_twins_are_compared(folder):
     short.write_text(
         f'_base_ = {str(base)!r}\ntrain_cfg = dict(max_epochs=1, val_interval=1)\nparam_scheduler = None\n'
     )
-    tool = ('research/compare_twins.py', short, '--ranks', '1', '--seeds', '0')
+    tool = ('research/compare_untied.py', short, '--ranks', '1', '--seeds', '0')
     shown = run_tool(*tool, '--twin', 'model.backbone.tie=none', cwd=folder).stdout
     [tied, twin] = [float(line.split(': ')[1].rstrip(' %')) for line in shown.splitlines() if 'seed 0: ' in line]
     assert f'tied - twin: {tied - twin:+.2f} percentage points' in shown

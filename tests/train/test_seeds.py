@@ -9,7 +9,7 @@ from mmengine.registry import DATA_SAMPLERS, DATASETS
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
-from halvit_mm.train.loops import begin_at
+from halvit_mm.train.loops import _Place
 from halvit_mm.train.seeds import SeededDataset, SeededIndex, SeededSampler, seed_by_place
 
 
@@ -99,18 +99,42 @@ def test_wrappers_show_what_they_wrap():
     assert len(sampler) == 12
 
 
-def test_skipping_keeps_the_places_of_what_follows():
+def test_beginning_later_keeps_the_places_of_what_follows():
+    """Of an endless sampler too."""
+
     def sampler():
         return SeededSampler(NoisyNumbers(), dict(type=InfiniteSampler, shuffle=True), sample_seed=0, seed=1)
 
     iterator = iter(sampler())
     expected = [next(iterator) for _ in range(20)][8:]
-    skipped = sampler()
-    skipped.skip(8)
-    iterator = iter(skipped)
+    later = sampler()
+    later.begin_at(8)
+    iterator = iter(later)
     found = [next(iterator) for _ in range(12)]
     assert [(i, i.seed) for i in found] == [(i, i.seed) for i in expected]
-    assert not hasattr(SeededSampler(NoisyNumbers(), dict(type='DefaultSampler'), sample_seed=0, seed=1), 'skip')
+
+
+@pytest.mark.parametrize('kind', ['DefaultSampler', 'mmpretrain.RepeatAugSampler'])
+@pytest.mark.parametrize('place', [0, 3, 4, 7, 11, 12, 13])
+def test_ranks_deal_out_what_is_left(kind, place, monkeypatch):
+    """On any number of ranks: each sample behind a place once, all ranks the same number, each with the seed it had."""
+
+    def on(rank: int, ranks: int, place: int) -> list:
+        for module in ('mmengine.dataset.sampler', 'halvit_mm.train.seeds', 'mmpretrain.datasets.samplers.repeat_aug'):
+            monkeypatch.setattr(f'{module}.get_dist_info', lambda: (rank, ranks))
+        sampler = SeededSampler(NoisyNumbers(), dict(type=kind, shuffle=True), sample_seed=0, seed=1)
+        sampler.set_epoch(2)
+        sampler.begin_at(place)
+        return [(int(index), index.seed) for index in sampler]
+
+    whole = on(0, 1, 0)
+    for ranks in (1, 2, 3, 5):
+        dealt = [on(rank, ranks, place) for rank in range(ranks)]
+        assert len({len(indices) for indices in dealt}) == 1
+        found = [index for indices in dealt for index in indices]
+        assert {*whole[place:]} <= {*found}
+        # What upstream fills the list up with, so that all ranks have as many
+        assert len(found) - len(whole[place:]) <= 2 * (ranks - 1)
 
 
 @pytest.mark.parametrize('batch_sampler', [None, dict(type='mmdet.AspectRatioBatchSampler', drop_last=False)])
@@ -119,7 +143,9 @@ def test_an_epoch_that_begins_later(batch_sampler):
     cfg = dict(batch_size=3, num_workers=0, dataset=dict(type='NoisyNumbers'), sampler=dict(type='DefaultSampler'))
     data_loader = Runner.build_dataloader(seed_by_place({**cfg, 'batch_sampler': batch_sampler}, seed=3), seed=3)
     whole = list(data_loader)
-    begin_at(data_loader, 2)
+    place = _Place(data_loader)
+    place.enter(0, samples=6)
+    assert place.begin() == 2
     rest = list(data_loader)
     assert len(whole) == len(data_loader) == 4
     assert rest == whole[2:]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from halvit_mm.arguments import checked
+from halvit_mm.io.weights import guard
 from halvit_mm.layers import TiedFFN, TiedMultiheadAttention, let_deviate
 from halvit_mm.layers.windows import join_windows, split_into_windows
 from halvit_mm.registry import MODELS
@@ -182,7 +183,7 @@ class HaLViT(VisionTransformer):
         AssertionError: If ``arch`` or ``out_indices`` are not as above.
         ValueError: If ``out_type``, ``tie``, ``annealed``, ``frozen_stages``, ``layer_cfgs``, ``window_size`` or
             ``global_attn_layers`` are not as above.
-        RuntimeError: On loading weights of which fewer than 90 % of this backbone's parameters can be filled.
+        UserError: On loading a file that fills less than 90 % of it; see :func:`~halvit_mm.io.weights.guard`.
 
     Examples:
         >>> import torch
@@ -303,7 +304,7 @@ class HaLViT(VisionTransformer):
         if annealed:
             let_deviate(self)
         self._pos_embeds = OrderedDict()
-        self._register_load_state_dict_pre_hook(self._refuse_foreign_weights)
+        guard(self)
         self.frozen_stages = frozen_stages
         self.train()
 
@@ -324,39 +325,6 @@ class HaLViT(VisionTransformer):
             trunc_normal_(self.pos_embed, std=0.02)
             if self.cls_token is not None:
                 trunc_normal_(self.cls_token, std=0.02)
-
-    def _refuse_foreign_weights(self, state_dict, prefix, *args) -> None:
-        """Stop a load that would leave most of the backbone as it was drawn.
-
-        mmengine loads what fits and mentions the rest in a warning. Of a plain ViT's checkpoint only norms and
-        embeddings fit a tied model, and it would train on as if it had been pretrained.
-        """
-        # Without deviations a model is merely tied.
-        own = {prefix + name: value.shape for name, value in self.state_dict().items() if '.deviation.' not in name}
-        given = {name: value.shape for name, value in state_dict.items() if name.startswith(prefix)}
-        unfilled = [name for name, shape in own.items() if given.get(name) != shape]
-        if len(unfilled) <= 0.1 * len(own):
-            return
-        unused = [name for name, shape in given.items() if own.get(name) != shape]
-        if any(name.endswith('.pos_embed') for name in unused):
-            advice = (
-                "Their keys have a prefix that the model's have not. A whole classifier is loaded into a backbone with "
-                "init_cfg=dict(type='Pretrained', checkpoint=..., prefix='backbone.')."
-            )
-        elif any(name.endswith(('attn.qkv.weight', 'ffn.layers.0.0.weight')) for name in unused):
-            advice = (
-                "The weights are a plain ViT's. Build the model with tie='none' to use them as they are, or make the "
-                'start of a tied model of them with tools/tie_checkpoint.py.'
-            )
-        elif any(name.endswith(('attn.q_weight', 'ffn.weight')) for name in unused):
-            advice = f"The weights are a tied model's, and this one has tie={self.tie!r}. Build it with the same tie."
-        else:
-            advice = 'Check that the checkpoint is of this arch.'
-        raise RuntimeError(
-            f'HaLViT refuses these weights: {len(unfilled)} of its {len(own)} parameters are missing or have '
-            f'another shape (first: {", ".join(unfilled[:3])}), and {len(unused)} of the {len(given)} that are given '
-            f'find no place (first: {", ".join(unused[:3]) or "none"}). {advice}'
-        )
 
     def _prepare_pos_embed(self, state_dict, prefix, *args, **kwargs) -> None:
         name = f'{prefix}pos_embed'

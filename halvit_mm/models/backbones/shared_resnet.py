@@ -5,6 +5,7 @@ from mmpretrain.models.backbones.resnet import ResLayer
 from mmpretrain.models.backbones.resnext import Bottleneck as GroupedBottleneck
 
 from halvit_mm.arguments import checked
+from halvit_mm.io.weights import guard
 from halvit_mm.layers import SharedBottleneckStage
 from halvit_mm.registry import MODELS
 
@@ -59,6 +60,7 @@ class SharedStageResNet(ResNet):
         KeyError: If ``depth`` is unknown.
         ValueError: If ``shared_stages``, ``frozen_stages``, ``groups`` or ``width_per_group`` are not as above, if
             a shared stage cannot have the other arguments' shape.
+        UserError: On loading a file that fills less than 90 % of it; see :func:`~halvit_mm.io.weights.guard`.
 
     Examples:
         >>> import torch
@@ -153,6 +155,7 @@ class SharedStageResNet(ResNet):
             init_cfg=init_cfg,
             drop_path_rate=drop_path_rate,
         )
+        guard(self)
 
     def make_res_layer(self, **kwargs) -> ResLayer:
         stage = len(self.res_layers)

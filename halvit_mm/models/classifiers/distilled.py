@@ -7,9 +7,9 @@ from mmpretrain.models.classifiers import ImageClassifier
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
+from halvit_mm.io.build import load_model
 from halvit_mm.io.configs import load_config
 from halvit_mm.registry import MODELS
-from halvit_mm.tying.checkpoint import load_plain
 
 
 class _Outside:
@@ -96,7 +96,7 @@ class DistilledClassifier(ImageClassifier):
         """Initialize the student and read the teacher, which only training needs."""
         super().init_weights()
         config, options, checkpoint = self._teacher_source
-        module = load_plain(load_config(config, options), checkpoint)
+        module = load_model(load_config(config, options), checkpoint)
         self._check_layers(module)
         # It sees what the student's preprocessor has made.
         del module.data_preprocessor

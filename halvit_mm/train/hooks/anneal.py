@@ -2,7 +2,7 @@ import math
 
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from halvit_mm.arguments import checked
 from halvit_mm.layers import tied_modules
@@ -64,7 +64,7 @@ class AnnealTyingHook(Hook):
             )
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
-        alpha = self.alpha(runner.iter, runner.max_iters)
+        alpha = self.alpha(*_progress(runner, batch_idx))
         for deviation in self._deviations:
             deviation.alpha.fill_(alpha)
 
@@ -75,6 +75,14 @@ class AnnealTyingHook(Hook):
             state = checkpoint.get(key, {})
             for name in [name for name in state if '.deviation.' in name]:
                 del state[name]
+
+
+def _progress(runner: Runner, batch_idx: int) -> tuple[int, int]:
+    """The iteration and the number of all, as if an epoch had always had the iterations that it has now."""
+    if not isinstance(runner.train_loop, EpochBasedTrainLoop):
+        return runner.iter, runner.max_iters
+    length = len(runner.train_dataloader)
+    return runner.epoch * length + batch_idx, runner.max_epochs * length
 
 
 def _deviations(runner: Runner) -> list:

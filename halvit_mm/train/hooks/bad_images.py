@@ -6,18 +6,16 @@ import mmcv
 from mmengine.dist import all_gather_object
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
 from halvit_mm.arguments import checked
-from halvit_mm.errors import RankError, UserError
+from halvit_mm.errors import RankError
+from halvit_mm.io.configs import check_action
 from halvit_mm.io.images import find_image_damage
 from halvit_mm.registry import HOOKS
 from halvit_mm.train.delegate import Delegate
-
-ACTIONS = ('stop', 'skip')
 
 
 class BadImageError(RankError):
@@ -44,8 +42,7 @@ class CheckedDataset(Delegate, Dataset):
     delegate = 'dataset'
 
     def __init__(self, dataset: dict, bad_images: str = 'stop') -> None:
-        if bad_images not in ACTIONS:
-            raise ValueError(f"bad_images={bad_images!r} is unknown; choose 'stop' or 'skip'")
+        check_action('bad_images', bad_images)
         self.dataset = DATASETS.build(dataset)
         self.bad_images = bad_images
 
@@ -87,48 +84,38 @@ def _decodes(path: str) -> bool:
 
 
 @HOOKS.register_module()
-class LabelHook(Hook):
-    """Refuse a classifier's training whose labels are not all classes of its head, before it begins."""
-
-    def before_train(self, runner: Runner) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        classes = getattr(getattr(model, 'head', None), 'num_classes', None)
-        dataset = runner.train_dataloader.dataset
-        if classes is None or not hasattr(dataset, 'get_gt_labels'):
-            return
-        labels = dataset.get_gt_labels()
-        outside = ((labels < 0) | (labels >= classes)).nonzero()[0]
-        if len(outside):
-            path = dataset.get_data_info(int(outside[0])).get('img_path', f'number {outside[0]}')
-            raise UserError(
-                f'train_dataloader: image {path} has the label {labels[outside[0]]}; the head has {classes} classes, '
-                f'0 to {classes - 1}'
-            )
-
-
-@HOOKS.register_module()
 class BadImageHook(Hook):
-    """Count the images that were passed over, on all ranks together, and name them in the log.
+    """Say what is done in training with images that cannot be read, count them on all ranks, and name them in the log.
 
-    ``bad_images`` in the log is the number of different ones so far.
+    ``bad_images`` in the log is the number of different ones so far. Elsewhere such an image always stops the run.
 
     Args:
+        action (str): ``'stop'``, or ``'skip'``, which takes the next image; see :class:`CheckedDataset`. Defaults to
+            ``'stop'``.
         interval (int): Iterations after which the ranks tell each other of them. Defaults to 10.
+
+    Raises:
+        ValueError: If ``action`` is neither.
     """
 
     @checked
-    def __init__(self, interval: int = 10) -> None:
+    def __init__(self, action: str = 'stop', interval: int = 10) -> None:
+        check_action('action', action)
+        self.action = action
         self.interval = interval
         self._new = set()
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict) -> None:
+        if self.action == 'stop':
+            return
         for sample in data_batch['data_samples']:
             self._new.update(sample.metainfo.get('skipped_images', ()))
         if self.every_n_inner_iters(batch_idx, self.interval) or self.is_last_train_iter(runner):
             self._count(runner)
 
     def after_train_epoch(self, runner: Runner) -> None:
-        self._count(runner)
+        if self.action == 'skip':
+            self._count(runner)
 
     def _count(self, runner: Runner) -> None:
         known = set(runner.message_hub.runtime_info.get('bad_images', ()))

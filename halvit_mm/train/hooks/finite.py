@@ -10,9 +10,8 @@ from mmengine.runner import Runner
 
 from halvit_mm.arguments import checked
 from halvit_mm.errors import UserError
+from halvit_mm.io.configs import check_action
 from halvit_mm.registry import HOOKS
-
-ACTIONS = ('stop', 'skip')
 
 
 @HOOKS.register_module()
@@ -36,8 +35,7 @@ class FiniteStepHook(Hook):
 
     @checked
     def __init__(self, action: str = 'stop', max_in_row: int = 10) -> None:
-        if action not in ACTIONS:
-            raise ValueError(f"not_finite={action!r} is unknown; choose 'stop' or 'skip'")
+        check_action('action', action)
         self.action = action
         self.max_in_row = max_in_row
         self._cause = None

@@ -13,6 +13,7 @@ from mmengine.runner import Runner
 from torch import distributed as dist
 
 from halvit_mm.arguments import checked
+from halvit_mm.io.configs import check_limit
 from halvit_mm.registry import HOOKS
 
 
@@ -24,8 +25,9 @@ class HangHook(Hook):
     names those that have fallen silent or behind and prints where it stands itself.
 
     Args:
-        limit (float): The longest that an iteration may take, in seconds, with the reading of its data, the writing of
-            a checkpoint after it, and whatever lies between it and the next; also the longest that the start may take.
+        limit (float, optional): The longest that an iteration may take, in seconds, with the reading of its data, the
+            writing of a checkpoint after it, and whatever lies between it and the next; also the longest that the start
+            may take. Defaults to None: no iteration is too long.
 
     Raises:
         ValueError: If ``limit`` is not above 0.
@@ -34,15 +36,16 @@ class HangHook(Hook):
     priority = 'VERY_HIGH'
 
     @checked
-    def __init__(self, limit: float) -> None:
-        if not limit > 0:
-            raise ValueError(f'hang_limit={limit!r} is no number of seconds above 0')
+    def __init__(self, limit: float | None = None) -> None:
+        check_limit('limit', limit)
         self.limit = limit
         self._beats = 0
         self._last = time.monotonic()
         self._ended = threading.Event()
 
     def before_run(self, runner: Runner) -> None:
+        if self.limit is None:
+            return
         self._beat()
         threading.Thread(target=self._watch, args=get_dist_info(), daemon=True).start()
 

@@ -81,7 +81,7 @@ def test_nothing_can_be_read(tmp_path):
     cfg['pipeline'] = [dict(type='mmpretrain.LoadImageFromFile')]
     with pytest.raises(BadImageError, match=r'none of the 3 images can be read; the first: .*1\.jpg is empty'):
         CheckedDataset(cfg, 'skip')[1]
-    with pytest.raises(ValueError, match="bad_images='ignore' is unknown"):
+    with pytest.raises(ValueError, match="bad_images='ignore' is not an action"):
         CheckedDataset(cfg, 'ignore')
 
 

@@ -83,17 +83,17 @@ def test_a_checkpoint_of_nan_is_not_written(build_runner):
 
 
 def test_unknown_action():
-    with pytest.raises(ValueError, match="not_finite='ignore' is unknown; choose 'stop' or 'skip'"):
+    with pytest.raises(ValueError, match="action='ignore' is not an action; expected 'stop' or 'skip'"):
         FiniteStepHook('ignore')
 
 
 @pytest.mark.parametrize(
     ('options', 'told'),
     [
-        ({'not_finit': 'skip'}, 'reliability.not_finit is unknown; there are'),
-        ({'bad_images': 1}, "reliability.bad_images=1 is unknown; choose 'stop' or 'skip'"),
-        ({'hang_limit': 'soon'}, "reliability.hang_limit='soon' is no number of seconds"),
-        ({'hang_limit': 0}, 'reliability.hang_limit=0 is no number of seconds'),
+        ({'not_finit': 'skip'}, 'reliability.not_finit is not an option; expected not_finite'),
+        ({'bad_images': 1}, "reliability.bad_images=1 is not an action; expected 'stop' or 'skip'"),
+        ({'hang_limit': 'soon'}, "reliability.hang_limit='soon' is not a time; expected a number of seconds"),
+        ({'hang_limit': 0}, 'reliability.hang_limit=0 is not a time'),
     ],
 )
 def test_options(build_runner, options, told):
