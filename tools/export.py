@@ -14,6 +14,7 @@ from mmengine.config import DictAction
 from halvit_mm.deploy import PRECISIONS
 from halvit_mm.deploy.export import export
 from halvit_mm.errors import told_in_one_line
+from halvit_mm.io.checkpoints import read_only_data
 from halvit_mm.io.configs import load_config
 
 
@@ -35,9 +36,13 @@ def main() -> None:
         '--verify', type=int, default=16, metavar='N', help='images to compare on, 0 for none (default: %(default)s)'
     )
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='values merged into the config')
+    parser.add_argument(
+        '--trust-checkpoint', action='store_true', help='load a checkpoint that carries code, and execute it'
+    )
     args = parser.parse_args()
     logging.disable(logging.INFO)
     with told_in_one_line():
+        read_only_data(trust=args.trust_checkpoint)
         export(
             load_config(args.config, args.cfg_options),
             args.checkpoint,

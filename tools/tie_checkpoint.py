@@ -28,11 +28,16 @@ def main() -> None:
     parser.add_argument('--lr', type=float, default=1e-3, help='learning rate of --calibrate (default: %(default)s)')
     parser.add_argument('--source-options', nargs='+', action=DictAction, help='values merged into the source config')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='values merged into the target config')
+    parser.add_argument(
+        '--trust-checkpoint', action='store_true', help='load a checkpoint that carries code, and execute it'
+    )
     args = parser.parse_args()
     with told_in_one_line():
+        from halvit_mm.io.checkpoints import read_only_data
         from halvit_mm.io.configs import load_config
         from halvit_mm.tying.checkpoint import tie_checkpoint
 
+        read_only_data(trust=args.trust_checkpoint)
         tie_checkpoint(
             load_config(args.source_config, args.source_options),
             args.source_checkpoint,

@@ -10,8 +10,9 @@ from pathlib import Path
 from mmengine.config import DictAction
 
 from halvit_mm.deploy.attention_maps import visualize
-from halvit_mm.deploy.network import load_network
 from halvit_mm.errors import told_in_one_line
+from halvit_mm.io.build import load_model
+from halvit_mm.io.checkpoints import read_only_data
 from halvit_mm.io.configs import load_config
 
 
@@ -23,11 +24,15 @@ def main() -> None:
     parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='folder for one picture an image')
     parser.add_argument('--layers', nargs='+', type=int, help='from 0; negative ones from the end (default: all)')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='values merged into the config')
+    parser.add_argument(
+        '--trust-checkpoint', action='store_true', help='load a checkpoint that carries code, and execute it'
+    )
     args = parser.parse_args()
     logging.disable(logging.INFO)
     with told_in_one_line():
+        read_only_data(trust=args.trust_checkpoint)
         cfg = load_config(args.config, args.cfg_options)
-        model = load_network(cfg, args.checkpoint).model
+        model = load_model(cfg, args.checkpoint)
         for path in visualize(cfg, model, args.images, args.out, args.layers):
             print(path)
 

@@ -186,9 +186,11 @@ def _refuse_foreign(module: nn.Module, state_dict: Mapping[str, Tensor], prefix:
     own = {prefix + name: value for name, value in module.state_dict().items() if '.deviation.' not in name}
     given = {name: value for name, value in state_dict.items() if name.startswith(prefix)}
     comparison = Comparison.of(own, given)
-    if len(comparison.unfilled) > (1 - LEAST_FILLED) * len(comparison.own):
+    shared, unfilled = _shared_matrices(module, prefix), comparison.unfilled
+    # A shared stage of a ResNet has most names of its untied counterpart, and leaves such weights out.
+    if len(unfilled) > (1 - LEAST_FILLED) * len(comparison.own) or (shared and shared <= {*unfilled}):
         raise UserError(
-            f'{type(module).__name__} cannot take these weights: {len(comparison.unfilled)} of its '
+            f'{type(module).__name__} cannot take these weights: {len(unfilled)} of its '
             f'{len(comparison.own)} entries would stay as they were drawn: {comparison.told(3)}. '
             f'{_advice(module, comparison, prefix)}'
         )
@@ -197,11 +199,7 @@ def _refuse_foreign(module: nn.Module, state_dict: Mapping[str, Tensor], prefix:
 def _advice(module: nn.Module, comparison: Comparison, prefix: str = '') -> str:
     """The likeliest reason why weights do not fit, and what to do."""
     own, unfilled, unplaced = {*comparison.own}, {*comparison.unfilled}, comparison.unplaced
-    shared = {
-        '.'.join(filter(None, (prefix.rstrip('.'), owner, name)))
-        for owner, part in module.named_modules()
-        for name in getattr(part, 'matrices', ())
-    }
+    shared = _shared_matrices(module, prefix)
     if any({name.removeprefix(front) for name in unplaced} >= own for front in _fronts(unplaced, own)):
         return (
             'Their names have a prefix. A whole classifier is loaded into a backbone with '
@@ -217,6 +215,15 @@ def _advice(module: nn.Module, comparison: Comparison, prefix: str = '') -> str:
     if comparison.reshaped:
         return 'The checkpoint is of another width, size or number of classes; build the model as it was trained.'
     return 'Check that the checkpoint is of this architecture.'
+
+
+def _shared_matrices(module: nn.Module, prefix: str) -> set[str]:
+    """Names of the parameters that are used on the way in and, transposed, on the way out."""
+    return {
+        '.'.join(filter(None, (prefix.rstrip('.'), owner, name)))
+        for owner, part in module.named_modules()
+        for name in getattr(part, 'matrices', ())
+    }
 
 
 def _fronts(unplaced: list[str], own: set[str]) -> set[str]:

@@ -15,7 +15,7 @@ from mmengine.runner import CheckpointLoader, load_checkpoint
 from safetensors.torch import save_file
 
 from halvit_mm.errors import UserError
-from halvit_mm.io.checkpoints import DamagedCheckpoint, find_damage, load_file, read_only_data
+from halvit_mm.io.checkpoints import DamagedCheckpoint, find_damage, find_latest_checkpoint, load_file, read_only_data
 from tests.reliability.files import old_format, reach_by_getattr
 
 
@@ -173,3 +173,22 @@ def test_any_wrong_byte_is_told_and_not_raised(method, tmp_path):
         damage.append(find_damage(path))
     # Bytes of dates, names and rights are under no checksum.
     assert sum(map(bool, damage)) > len(whole) / 4
+
+
+def test_an_error_of_the_call_is_no_damage(monkeypatch):
+    """Else a training would be taken up from an older file."""
+    torch.save(dict(meta={}, state_dict={}, message_hub={}), 'epoch_2.pth')
+    torch.save(dict(meta={}, state_dict={}, message_hub={}), 'epoch_1.pth')
+    load = torch.load
+
+    def older(*args, mmap=None, **kwargs):
+        if mmap:
+            raise ValueError('f must be a string filename in order to use mmap argument')
+        return load(*args, **kwargs)
+
+    monkeypatch.setattr(torch, 'load', older)
+    with pytest.raises(ValueError, match='mmap argument'):
+        find_latest_checkpoint('.')
+    monkeypatch.setattr(torch, 'load', lambda *args: None)
+    with pytest.raises(TypeError, match='unexpected keyword'):
+        load_file('epoch_1.pth')

@@ -119,7 +119,9 @@ def test_schedules_keep_to_the_epochs(build_runner, cut, tmp_path):
     cut(5, param_scheduler=WARM_UP)
     resume(build_runner, param_scheduler=WARM_UP, **{'train_dataloader.batch_size': 4})
     # Ten of the warm-up's iterations are twenty now: the rate of iteration n is that of a run that always had them.
-    build_runner('small', BY_EPOCH, param_scheduler=WARM_UP, **EVERY_ITERATION, **{'train_dataloader.batch_size': 4}).train()
+    build_runner(
+        'small', BY_EPOCH, param_scheduler=WARM_UP, **EVERY_ITERATION, **{'train_dataloader.batch_size': 4}
+    ).train()
     for now in (6, 10, 14, 15, 25):
         assert rate('cut', now) == pytest.approx(rate('small', now + 5))
 

@@ -1,0 +1,69 @@
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+from mmpretrain.datasets import CustomDataset
+
+from halvit_mm.io.datasets import class_names, local_files, type_name, walk_datasets, with_pipeline
+
+A, B = (dict(type='CustomDataset', data_root=root, data_prefix='images') for root in 'ab')
+
+
+@pytest.mark.parametrize(
+    ('wrapped', 'keys'),
+    [
+        (A, ['x.dataset']),
+        (dict(type='RepeatDataset', times=2, dataset=A), ['x.dataset.dataset']),
+        (dict(type='mmpretrain.KFoldDataset', dataset=A, fold=0), ['x.dataset.dataset']),
+        (dict(type='ConcatDataset', datasets=[A, B]), ['x.dataset.datasets.0', 'x.dataset.datasets.1']),
+        (
+            dict(type='ClassBalancedDataset', oversample_thr=1, dataset=dict(type='ConcatDataset', datasets=[A, B])),
+            ['x.dataset.dataset.datasets.0', 'x.dataset.dataset.datasets.1'],
+        ),
+    ],
+)
+def test_wrappers_are_seen_through(wrapped, keys):
+    found = [*walk_datasets(dict(batch_size=2, dataset=wrapped, sampler=dict(type='DefaultSampler')), 'x')]
+    assert [key for key, _ in found] == keys
+    assert [dataset for _, dataset in found] == [A, B][: len(keys)]
+    changed = with_pipeline(wrapped, [1])
+    assert [dataset['pipeline'] for _, dataset in walk_datasets(dict(dataset=changed))] == [[1]] * len(keys)
+    assert 'pipeline' not in A
+
+
+def test_nothing_to_walk():
+    assert [*walk_datasets(None)] == [*walk_datasets({})] == []
+
+
+@pytest.mark.parametrize(
+    ('dataset', 'expected'),
+    [
+        (dict(type='CustomDataset', data_root='r', data_prefix='train'), ['r', 'r/train']),
+        (
+            dict(type='Coco', data_root='r', data_prefix=dict(img='i/'), ann_file='a.json'),
+            ['r', 'r/i', 'r/a.json'],
+        ),
+        (dict(type='mmpretrain.ImageNet', data_root='r', split='val'), ['r', 'r/val']),
+        (dict(type='ImageNet', data_root='r', split='val', data_prefix='other'), ['r', 'r/other']),
+        # Of these a split is no folder
+        (dict(type='CUB', data_root='r', split='test'), ['r']),
+        (dict(type='VOC', data_root='r', split='trainval'), ['r']),
+        # What mmpretrain would download, or what lies elsewhere
+        (dict(type='CIFAR10', data_root='r', split='train'), []),
+        (dict(type='CustomDataset', data_root='s3://r'), []),
+        (dict(type='CustomDataset', data_root='r', backend_args=dict(backend='petrel')), []),
+        (dict(type='CustomDataset'), []),
+    ],
+)
+def test_files_on_this_machine(dataset, expected):
+    assert [*local_files(dataset)] == [Path(path) for path in expected]
+
+
+def test_names_of_classes_and_types():
+    cfg = Config(
+        dict(test_dataloader=dict(dataset=dict(type='RepeatDataset', dataset={**A, 'metainfo': dict(classes='xy')})))
+    )
+    assert class_names(cfg) == 'xy'
+    assert class_names(Config(dict(test_dataloader=dict(dataset=A)))) is None
+    assert class_names(Config({})) is None
+    assert type_name(dict(type=CustomDataset)) == type_name(A) == 'CustomDataset'

@@ -1,0 +1,117 @@
+"""Files whose weights are another model's are refused, whatever loads them; a call of load_state_dict is not."""
+
+import pytest
+import torch
+from mmengine.registry import MODELS
+from mmpretrain.models.backbones import ResNet, VisionTransformer
+from torch import nn
+
+from halvit_mm.errors import UserError
+from halvit_mm.io.weights import Comparison, fill, reading_file
+from halvit_mm.models import HaLViT, SharedStageResNet
+from tests.utils import TINY_ARCH
+
+SMALL = dict(arch=TINY_ARCH, img_size=32, patch_size=8)
+RESNET = dict(depth=50, stem_channels=8, base_channels=8)
+SWIN = dict(arch=dict(embed_dims=24, depths=[1, 1], num_heads=[3, 3]), img_size=32, window_size=2, out_indices=(1,))
+
+
+def swin(**cfg) -> nn.Module:
+    return MODELS.build(dict(type='halvit_mm.TiedModel', of='mmpretrain.SwinTransformer', **SWIN, **cfg))
+
+
+def tied_vit(**cfg) -> HaLViT:
+    return HaLViT(**{**SMALL, **cfg})
+
+
+def shared(**cfg) -> SharedStageResNet:
+    return SharedStageResNet(**RESNET, **cfg)
+
+
+def plain_swin() -> nn.Module:
+    return MODELS.build(dict(type='mmpretrain.SwinTransformer', **SWIN))
+
+
+UNTIED = "The weights are the untied counterpart's. tools/tie_checkpoint.py"
+CASES = {
+    'vit': (tied_vit, lambda: VisionTransformer(**SMALL), UNTIED),
+    'untied vit': (lambda **cfg: tied_vit(tie='none', **cfg), tied_vit, "The weights are a tied model's"),
+    'resnet': (shared, lambda: ResNet(**RESNET), UNTIED),
+    'half a resnet': (lambda **cfg: shared(shared_stages=(2, 3), **cfg), lambda: ResNet(**RESNET), UNTIED),
+    'swin': (swin, plain_swin, UNTIED),
+    'width': (
+        tied_vit,
+        lambda: HaLViT(**{**SMALL, 'arch': {**TINY_ARCH, 'embed_dims': 48}}),
+        'is of another width, size or number of classes',
+    ),
+    'depth': (tied_vit, lambda: HaLViT(**{**SMALL, 'arch': {**TINY_ARCH, 'num_layers': 2}}), 'this architecture'),
+}
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_pretrained(case, tmp_path):
+    """By the module itself, and by a model around it."""
+    build, other, told = CASES[case]
+    torch.save(dict(state_dict=other().state_dict()), tmp_path / 'a.pth')
+    init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'a.pth'))
+    with pytest.raises(UserError, match='cannot take these weights: ') as error:
+        build(init_cfg=init_cfg).init_weights()
+    assert told in str(error.value)
+    state = {f'backbone.{name}': value for name, value in other().state_dict().items()}
+    torch.save(dict(state_dict=state), tmp_path / 'a.pth')
+    classifier = MODELS.build(
+        dict(type='mmpretrain.ImageClassifier', backbone=dict(type='mmpretrain.VisionTransformer'), init_cfg=init_cfg)
+    )
+    classifier.backbone = build()
+    with pytest.raises(UserError, match='cannot take these weights: '):
+        classifier.init_weights()
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_calls_of_load_state_dict_are_left_alone(case):
+    build, other, _ = CASES[case]
+    model, state = build(), other().state_dict()
+    fitting = {name: v for name, v in state.items() if model.state_dict().get(name, v).shape == v.shape}
+    model.load_state_dict(fitting, strict=False)
+    model.load_state_dict({}, strict=False)
+
+
+def test_prefix():
+    state = {f'backbone.{name}': value for name, value in tied_vit().state_dict().items()}
+    with pytest.raises(UserError, match=r"Their names have a prefix\. .*prefix='backbone\.'"), reading_file():
+        tied_vit().load_state_dict(state, strict=False)
+
+
+@pytest.mark.parametrize('build', [tied_vit, shared, swin])
+def test_own_weights_are_taken(build, tmp_path):
+    model = build()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter)
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'a.pth')
+    other = build(init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'a.pth')))
+    other.init_weights()
+    for (name, value), own in zip(other.named_parameters(), model.parameters()):
+        assert torch.equal(value, own), name
+
+
+def test_a_missing_tenth_is_let_through():
+    state = tied_vit().state_dict()
+    for name in ('ln1.weight', 'ln1.bias', 'cls_token'):
+        del state[name]
+    with reading_file():
+        tied_vit().load_state_dict(state, strict=False)
+        del state['pos_embed'], state['layers.0.ln1.weight']
+        with pytest.raises(UserError, match='5 of its 39 entries'):
+            tied_vit().load_state_dict(state, strict=False)
+
+
+def test_comparison():
+    model = nn.BatchNorm1d(3)
+    given = {**model.state_dict(), 'bias': torch.zeros(4), 'extra': torch.zeros(1)}
+    del given['weight'], given['num_batches_tracked']
+    comparison = Comparison.of(model.state_dict(), given)
+    assert comparison.told() == 'weight missing instead of (3,); bias (4,) instead of (3,); extra has no place'
+    assert comparison.told(1, prefix='x.') == 'x.weight missing instead of (3,) and 2 more'
+    with pytest.raises(UserError, match='there is not a checkpoint of this model: weight missing'):
+        fill(model, given, 'there')
+    assert not Comparison.of(model.state_dict(), model.state_dict())
