@@ -10,8 +10,9 @@ from typing import Any
 import psutil
 import torch
 
-from halvit_mm.cost.benchmark import Settings, Subject, in_fresh_process
+from halvit_mm.cost.benchmark import in_fresh_process
 from halvit_mm.cost.measure import time_interleaved
+from halvit_mm.cost.subject import Settings, Subject
 from halvit_mm.deploy.formats import FORMATS, read, write
 from halvit_mm.deploy.network import Network
 from halvit_mm.deploy.session import create_session

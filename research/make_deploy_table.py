@@ -10,8 +10,9 @@ from pathlib import Path
 
 from deploy_table import measure
 
-from halvit_mm.cost.benchmark import Settings, elapsed, environment
+from halvit_mm.cost.benchmark import elapsed, environment
 from halvit_mm.cost.report import environment_line, markdown_table, quantity
+from halvit_mm.cost.subject import Settings
 from halvit_mm.errors import told_in_one_line
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from halvit_mm.cost.benchmark import Settings, Subject, benchmark, environment, in_fresh_process, peak_memory
+from halvit_mm.cost.benchmark import benchmark, environment, in_fresh_process, peak_memory
 from halvit_mm.cost.report import COUNTS, chart_lines, environment_line, markdown_table, quantity, scatter
+from halvit_mm.cost.subject import Settings, Subject
 from halvit_mm.errors import UserError
 
 # Published figures by key, and what their columns are called.

@@ -14,8 +14,9 @@ from pathlib import Path
 import torch
 
 from halvit_mm.cost import PRECISIONS, inference, keep_freed_memory, profile_run, training_step
-from halvit_mm.cost.benchmark import Settings, Subject, benchmark, elapsed, environment, random_images
+from halvit_mm.cost.benchmark import benchmark, elapsed, environment
 from halvit_mm.cost.report import counts_table, environment_line, markdown_table, runs_table, write_results
+from halvit_mm.cost.subject import Settings, Subject, random_images
 from halvit_mm.errors import UserError, told_in_one_line
 
 

@@ -5,8 +5,9 @@ import signal
 
 import pytest
 
-from halvit_mm.cost.benchmark import Settings, Subject, benchmark, in_fresh_process, peak_memory
+from halvit_mm.cost.benchmark import benchmark, in_fresh_process, peak_memory
 from halvit_mm.cost.report import markdown_table
+from halvit_mm.cost.subject import Settings, Subject
 from halvit_mm.errors import UserError
 from tests.utils import ROOT, run_tool
 

@@ -1,0 +1,133 @@
+"""What is measured, and on what."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.optim import OptimWrapper, build_optim_wrapper
+from mmengine.registry import DefaultScope
+from torch import nn
+
+from halvit_mm.errors import UserError
+from halvit_mm.io.build import build_model
+from halvit_mm.io.configs import load_config
+
+
+@dataclass
+class Settings:
+    """What is measured, and on what.
+
+    Attributes:
+        shape (tuple[int, int]): Height and width of an image. Defaults to ``(224, 224)``.
+        batches (tuple[int, ...]): Images in a batch. Defaults to ``(1, 16)``.
+        modes (tuple[str, ...]): ``'infer'``, ``'train'``. Defaults to both.
+        device (str): ``'cpu'`` or ``'cuda'``. Defaults to ``'cpu'``.
+        precisions (tuple[str, ...]): Of ``'fp32'``, ``'amp-bf16'``, ``'amp-fp16'``. Defaults to ``('fp32',)``.
+        compile (bool): Whether each model is timed once more under ``torch.compile``. Defaults to False.
+        channels_last (bool): Whether images and weights have that layout. Defaults to False.
+        rounds (int): Runs that are counted, in each process. Defaults to 10.
+        processes (int): Processes that times are taken in, one after the other. How fast a model runs depends on what
+            else the machine does in that minute, and on where its memory lies. Defaults to 1.
+        memory (bool): Whether peaks of memory are read, in a fresh process each. Defaults to True.
+    """
+
+    shape: tuple[int, int] = (224, 224)
+    batches: tuple[int, ...] = (1, 16)
+    modes: tuple[str, ...] = ('infer', 'train')
+    device: str = 'cpu'
+    precisions: tuple[str, ...] = ('fp32',)
+    compile: bool = False
+    channels_last: bool = False
+    rounds: int = 10
+    processes: int = 1
+    memory: bool = True
+
+    def __post_init__(self) -> None:
+        if self.device == 'cuda' and not torch.cuda.is_available():
+            raise UserError('--device cuda: torch sees no GPU on this machine')
+        if self.device == 'cpu' and 'amp-fp16' in self.precisions:
+            raise UserError('--precision amp-fp16 needs a GPU; amp-bf16 runs on both')
+        for name in ('shape', 'batches', 'rounds', 'processes'):
+            values = getattr(self, name)
+            if (least := min(values, default=1) if isinstance(values, tuple) else values) < 1:
+                raise UserError(f'--{name.replace("batches", "batch")}: {least} is not positive')
+
+    @property
+    def combinations(self) -> list[tuple[int, str, str]]:
+        """Each batch size with each mode and precision."""
+        return [(b, m, p) for p in self.precisions for b in self.batches for m in self.modes]
+
+
+@dataclass
+class Subject:
+    """A config under measurement.
+
+    Attributes:
+        path (str): A file, or ``package::path`` for one that an installed package carries.
+        name (str): What it is called in tables. Defaults to the file's name.
+    """
+
+    path: str
+    name: str = ''
+
+    def __post_init__(self) -> None:
+        self.name = self.name or Path(self.path).stem
+
+    def config(self) -> Config:
+        """Read the config.
+
+        Returns:
+            Config: The config, without the parts of a classifier that mix labels.
+
+        Raises:
+            UserError: If there is none, or it cannot be read.
+        """
+        cfg = load_config(self.path)
+        if 'train_cfg' in cfg.model and 'augments' in cfg.model.train_cfg:
+            del cfg.model.train_cfg
+        return cfg
+
+    def model(self, settings: Settings) -> nn.Module:
+        """Build the model, with random weights.
+
+        Args:
+            settings (Settings): Device and layout.
+
+        Returns:
+            nn.Module: The model.
+        """
+        return build_model(self.config()).to(settings.device, memory_format=layout(settings))
+
+    def optim_wrapper(self, model: nn.Module, precision: str = 'fp32') -> OptimWrapper:
+        """Build the config's own optimizer.
+
+        Args:
+            model (nn.Module): From :meth:`model`.
+            precision (str): For ``'amp-fp16'`` the wrapper scales the loss. Defaults to ``'fp32'``.
+
+        Returns:
+            OptimWrapper: The optimizer in its wrapper.
+        """
+        cfg = self.config()
+        wrapper = {key: value for key, value in cfg.optim_wrapper.items() if key not in ('loss_scale', 'dtype')}
+        wrapper['type'] = 'AmpOptimWrapper' if precision == 'amp-fp16' else 'OptimWrapper'
+        with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
+            return build_optim_wrapper(model, wrapper)
+
+
+def layout(settings: Settings) -> torch.memory_format:
+    return torch.channels_last if settings.channels_last else torch.contiguous_format
+
+
+def random_images(settings: Settings, batch: int) -> torch.Tensor:
+    """Images of noise.
+
+    Args:
+        settings (Settings): Height, width, device and layout.
+        batch (int): How many.
+
+    Returns:
+        Tensor: Shape (batch, 3, H, W).
+    """
+    return torch.randn(batch, 3, *settings.shape, device=settings.device).to(memory_format=layout(settings))
