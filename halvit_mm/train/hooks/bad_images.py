@@ -11,7 +11,7 @@ from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
-from halvit_mm.arguments import checked
+from halvit_mm.arguments import Expect, refuse_unknown_arguments
 from halvit_mm.errors import RankError, UserError
 from halvit_mm.io.images import find_image_damage
 from halvit_mm.registry import HOOKS
@@ -116,8 +116,9 @@ class BadImageHook(Hook):
         interval (int): Iterations after which the ranks tell each other of them. Defaults to 10.
     """
 
-    @checked
+    @refuse_unknown_arguments
     def __init__(self, interval: int = 10) -> None:
+        Expect(self).positive(interval=interval)
         self.interval = interval
         self._new = set()
 

@@ -8,7 +8,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
-from halvit_mm.arguments import checked
+from halvit_mm.arguments import Expect, refuse_unknown_arguments
 from halvit_mm.errors import UserError
 from halvit_mm.registry import HOOKS
 
@@ -34,8 +34,11 @@ class FiniteStepHook(Hook):
 
     priority = 'VERY_HIGH'
 
-    @checked
+    @refuse_unknown_arguments
     def __init__(self, action: str = 'stop', max_in_row: int = 10) -> None:
+        expect = Expect(self)
+        expect.string(action=action)
+        expect.whole(max_in_row=max_in_row)
         if action not in ACTIONS:
             raise ValueError(f"not_finite={action!r} is unknown; choose 'stop' or 'skip'")
         self.action = action

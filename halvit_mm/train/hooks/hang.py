@@ -12,7 +12,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import distributed as dist
 
-from halvit_mm.arguments import checked
+from halvit_mm.arguments import Expect, refuse_unknown_arguments
 from halvit_mm.registry import HOOKS
 
 
@@ -33,10 +33,11 @@ class HangHook(Hook):
 
     priority = 'VERY_HIGH'
 
-    @checked
+    @refuse_unknown_arguments
     def __init__(self, limit: float) -> None:
+        Expect(self).number(limit=limit)
         if not limit > 0:
-            raise ValueError(f'hang_limit={limit!r} is no number of seconds above 0')
+            raise ValueError(f'hang_limit={limit!r} is not a number of seconds above 0')
         self.limit = limit
         self._beats = 0
         self._last = time.monotonic()
