@@ -36,12 +36,10 @@ class AnnealTyingHook(Hook):
     @refuse_unknown_arguments
     def __init__(self, end: float = 0.5, schedule: str = 'cosine') -> None:
         expect = Expect(self)
-        expect.number(end=end)
+        expect.fraction(end=end)
         expect.choice(('cosine', 'linear'), schedule=schedule)
-        if not 0 < end <= 1:
-            raise ValueError(
-                f'AnnealTyingHook: end={end} is not a fraction of the training; expected above 0 and at most 1'
-            )
+        if end == 0:
+            raise ValueError('AnnealTyingHook: end=0 leaves no iteration to anneal in; expected above 0')
         self.end = end
         self.schedule = schedule
 
