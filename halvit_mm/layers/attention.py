@@ -5,7 +5,7 @@ from mmengine.model import BaseModule
 from mmpretrain.models.utils import LayerScale
 from torch import Tensor, nn
 
-from halvit_mm.arguments import checked
+from halvit_mm.arguments import Expect, refuse_unknown_arguments
 from halvit_mm.registry import MODELS
 
 from .shared import TwoWays, transposed_linear
@@ -54,7 +54,7 @@ class TiedMultiheadAttention(TwoWays, BaseModule):
 
     matrices = ('q_weight', 'kv_weight')
 
-    @checked
+    @refuse_unknown_arguments
     def __init__(
         self,
         embed_dims: int,
@@ -68,6 +68,17 @@ class TiedMultiheadAttention(TwoWays, BaseModule):
         layer_scale_init_value: float | Tensor = 0.0,
         init_cfg: dict | list | None = None,
     ) -> None:
+        expect = Expect(self)
+        expect.positive(embed_dims=embed_dims)
+        expect.whole(num_heads=num_heads)
+        expect.fraction(attn_drop=attn_drop, proj_drop=proj_drop)
+        expect.part('DropPath', dropout_layer=dropout_layer)
+        expect.flag(qkv_bias=qkv_bias, proj_bias=proj_bias)
+        if qk_scale is not None:
+            expect.number(qk_scale=qk_scale)
+        if not isinstance(layer_scale_init_value, Tensor):
+            expect.number(layer_scale_init_value=layer_scale_init_value)
+        expect.init_cfg(init_cfg=init_cfg)
         super().__init__(init_cfg=init_cfg)
         if num_heads < 1 or embed_dims % num_heads:
             raise ValueError(f'embed_dims={embed_dims} cannot be split into num_heads={num_heads} heads of equal width')

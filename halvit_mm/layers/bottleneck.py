@@ -12,7 +12,7 @@ from mmpretrain.models.backbones.resnet import Bottleneck, ResLayer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from halvit_mm.arguments import checked
+from halvit_mm.arguments import Expect, refuse_unknown_arguments
 from halvit_mm.registry import MODELS
 
 
@@ -293,7 +293,7 @@ class SharedBottleneckStage(ResLayer):
 
     matrices = ('weight',)
 
-    @checked
+    @refuse_unknown_arguments
     def __init__(
         self,
         num_blocks: int,
@@ -310,6 +310,15 @@ class SharedBottleneckStage(ResLayer):
         act_cfg: dict = dict(type='ReLU', inplace=True),
         drop_path_rate: float | Sequence[float] = 0.0,
     ) -> None:
+        expect = Expect(self)
+        expect.positive(num_blocks=num_blocks, in_channels=in_channels, out_channels=out_channels)
+        expect.positive(mid_channels=mid_channels, stride=stride, dilation=dilation)
+        expect.whole(groups=groups)
+        expect.choice(('pytorch', 'caffe'), style=style)
+        expect.flag(avg_down=avg_down, with_cp=with_cp)
+        expect.part('BN', norm_cfg=norm_cfg)
+        expect.part('ReLU', act_cfg=act_cfg)
+        expect.each(expect.fraction, drop_path_rate=drop_path_rate)
         if out_channels % in_channels:
             raise ValueError(
                 f'in_channels={in_channels} cannot be widened to out_channels={out_channels}: the new channels are '
@@ -317,8 +326,6 @@ class SharedBottleneckStage(ResLayer):
             )
         if groups < 1 or mid_channels % groups:
             raise ValueError(f'groups={groups} must be a divisor of mid_channels={mid_channels}')
-        if style not in ('pytorch', 'caffe'):
-            raise ValueError(f"style={style!r} is unknown; choose from 'pytorch', 'caffe'")
         if isinstance(drop_path_rate, (int, float)):
             drop_path_rate = [drop_path_rate] * num_blocks
         if len(drop_path_rate) != num_blocks:

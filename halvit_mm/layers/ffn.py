@@ -5,7 +5,7 @@ from mmcv.cnn.bricks.drop import build_dropout
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from halvit_mm.arguments import checked
+from halvit_mm.arguments import Expect, refuse_unknown_arguments
 from halvit_mm.registry import MODELS
 
 from .attention import build_layer_scale
@@ -61,7 +61,7 @@ class TiedFFN(TwoWays, BaseModule):
 
     matrices = ('weight',)
 
-    @checked
+    @refuse_unknown_arguments
     def __init__(
         self,
         embed_dims: int = 256,
@@ -74,6 +74,17 @@ class TiedFFN(TwoWays, BaseModule):
         layer_scale_init_value: float | Tensor = 0.0,
         init_cfg: dict | list | None = None,
     ) -> None:
+        expect = Expect(self)
+        expect.positive(embed_dims=embed_dims, feedforward_channels=feedforward_channels)
+        expect.whole(num_fcs=num_fcs)
+        expect.part('GELU', act_cfg=act_cfg)
+        expect.fraction(ffn_drop=ffn_drop)
+        if dropout_layer is not None:
+            expect.part('DropPath', dropout_layer=dropout_layer)
+        expect.flag(add_identity=add_identity)
+        if not isinstance(layer_scale_init_value, Tensor):
+            expect.number(layer_scale_init_value=layer_scale_init_value)
+        expect.init_cfg(init_cfg=init_cfg)
         super().__init__(init_cfg=init_cfg)
         if num_fcs != 2:
             raise ValueError(

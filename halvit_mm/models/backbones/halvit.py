@@ -9,11 +9,11 @@ from mmengine.model import BaseModule, ModuleList
 from mmengine.model.weight_init import trunc_normal_
 from mmpretrain.models.backbones import VisionTransformer
 from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLayer
-from mmpretrain.models.utils import MultiheadAttention, build_norm_layer, resize_pos_embed
+from mmpretrain.models.utils import MultiheadAttention, build_norm_layer, resize_pos_embed, to_2tuple
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from halvit_mm.arguments import checked
+from halvit_mm.arguments import Expect, refuse_unknown_arguments
 from halvit_mm.io.weights import guard
 from halvit_mm.layers import TiedFFN, TiedMultiheadAttention, let_deviate
 from halvit_mm.layers.windows import join_windows, split_into_windows
@@ -207,7 +207,7 @@ class HaLViT(VisionTransformer):
         'large': dict(embed_dims=1024, num_layers=24, num_heads=16, feedforward_channels=4096),
     }
 
-    @checked
+    @refuse_unknown_arguments
     def __init__(
         self,
         arch: str | dict = 'tiny',
@@ -235,10 +235,32 @@ class HaLViT(VisionTransformer):
         global_attn_layers: Sequence[int] = (),
         init_cfg: dict | list | None = None,
     ) -> None:
+        expect = Expect(self)
+        expect.instance((str, dict), 'is not an architecture', "a name such as 'tiny', or a dict", arch=arch)
+        sides = dict(img_size=to_2tuple(img_size), patch_size=to_2tuple(patch_size))
+        expect.instance(
+            (list, tuple), 'is not a height and a width', 'one number or two', lambda v: len(v) == 2, **sides
+        )
+        expect.each(expect.positive, img_size=img_size, patch_size=patch_size)
+        expect.positive(in_channels=in_channels)
+        if not isinstance(out_indices, dict):  # upstream's tests expect upstream's error
+            expect.each(expect.whole, out_indices=out_indices)
+        expect.fraction(drop_rate=drop_rate, drop_path_rate=drop_path_rate)
+        expect.flag(qkv_bias=qkv_bias, final_norm=final_norm, with_cls_token=with_cls_token)
+        expect.flag(pre_norm=pre_norm, annealed=annealed, with_cp=with_cp)
+        expect.part('LN', norm_cfg=norm_cfg)
+        expect.string(out_type=out_type, interpolate_mode=interpolate_mode)
+        expect.whole(frozen_stages=frozen_stages, window_size=window_size)
+        if not isinstance(layer_scale_init_value, Tensor):
+            expect.number(layer_scale_init_value=layer_scale_init_value)
+        expect.config(patch_cfg=patch_cfg)
+        expect.each(expect.config, layer_cfgs=layer_cfgs)
+        expect.choice(TIES, tie=tie)
+        expect.sequence(global_attn_layers=global_attn_layers)
+        expect.each(expect.whole, global_attn_layers=global_attn_layers)
+        expect.init_cfg(init_cfg=init_cfg)
         arch_settings = self._resolve_arch(arch)
         num_layers = arch_settings['num_layers']
-        if tie not in TIES:
-            raise ValueError(f'tie={tie!r} is unknown; choose from {", ".join(map(repr, TIES))}')
         if frozen_stages > num_layers:
             raise ValueError(f'frozen_stages={frozen_stages} exceeds the {num_layers} layers')
         if isinstance(layer_cfgs, dict):

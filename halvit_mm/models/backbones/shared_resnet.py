@@ -4,7 +4,7 @@ from mmpretrain.models.backbones import ResNet
 from mmpretrain.models.backbones.resnet import ResLayer
 from mmpretrain.models.backbones.resnext import Bottleneck as GroupedBottleneck
 
-from halvit_mm.arguments import checked
+from halvit_mm.arguments import Expect, refuse_unknown_arguments
 from halvit_mm.io.weights import guard
 from halvit_mm.layers import SharedBottleneckStage
 from halvit_mm.registry import MODELS
@@ -72,7 +72,7 @@ class SharedStageResNet(ResNet):
         13460032
     """
 
-    @checked
+    @refuse_unknown_arguments
     def __init__(
         self,
         depth: int,
@@ -102,13 +102,30 @@ class SharedStageResNet(ResNet):
         ],
         drop_path_rate: float = 0.0,
     ) -> None:
+        expect = Expect(self)
+        expect.positive(depth=depth, in_channels=in_channels, stem_channels=stem_channels)
+        expect.positive(base_channels=base_channels, num_stages=num_stages)
+        if expansion is not None:
+            expect.positive(expansion=expansion)
+        expect.whole(groups=groups, width_per_group=width_per_group, frozen_stages=frozen_stages)
+        expect.sequence(strides=strides, dilations=dilations, out_indices=out_indices)
+        expect.each(expect.whole, shared_stages=shared_stages, out_indices=out_indices)
+        expect.each(expect.positive, strides=strides, dilations=dilations)
+        expect.string(style=style)
+        expect.flag(deep_stem=deep_stem, avg_down=avg_down, norm_eval=norm_eval, with_cp=with_cp)
+        expect.flag(zero_init_residual=zero_init_residual)
+        if conv_cfg is not None:
+            expect.part('Conv2d', conv_cfg=conv_cfg)
+        expect.part('BN', norm_cfg=norm_cfg)
+        expect.init_cfg(init_cfg=init_cfg)
+        expect.fraction(drop_path_rate=drop_path_rate)
         if isinstance(shared_stages, int):
             shared_stages = (shared_stages,)
         for name, values in (('strides', strides), ('dilations', dilations)):
             if len(values) != num_stages:
                 raise ValueError(f'{name}={values!r} has {len(values)} entries for num_stages={num_stages}')
-        if not out_indices or isinstance(out_indices, dict):
-            raise ValueError(f'out_indices={out_indices!r} is no sequence of stages')
+        if not out_indices:
+            raise ValueError(f'out_indices={out_indices!r} names no stage; expected one or more')
         for stage in shared_stages:
             if not isinstance(stage, int) or not 0 <= stage < num_stages:
                 raise ValueError(

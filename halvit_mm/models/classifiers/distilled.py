@@ -1,3 +1,4 @@
+import functools
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 
@@ -7,6 +8,7 @@ from mmpretrain.models.classifiers import ImageClassifier
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
+from halvit_mm.arguments import refuse_unknown_arguments
 from halvit_mm.io.build import load_model
 from halvit_mm.io.configs import load_config
 from halvit_mm.registry import MODELS
@@ -59,6 +61,7 @@ class DistilledClassifier(ImageClassifier):
         UserError: In ``init_weights``, if the teacher's checkpoint is missing or does not fit.
     """
 
+    @functools.partial(refuse_unknown_arguments, parent=ImageClassifier)
     def __init__(
         self,
         *args,

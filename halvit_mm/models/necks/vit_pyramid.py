@@ -5,7 +5,7 @@ from mmengine.model import BaseModule, ModuleList
 from mmpretrain.models.utils import build_norm_layer
 from torch import Tensor, nn
 
-from halvit_mm.arguments import checked
+from halvit_mm.arguments import Expect, refuse_unknown_arguments
 from halvit_mm.registry import MODELS
 
 MODES = ('interpolate', 'deconv')
@@ -49,7 +49,7 @@ class ViTPyramid(BaseModule):
         [(1, 384, 56, 56), (1, 384, 28, 28), (1, 384, 14, 14), (1, 384, 7, 7)]
     """
 
-    @checked
+    @refuse_unknown_arguments
     def __init__(
         self,
         in_channels: int,
@@ -60,9 +60,16 @@ class ViTPyramid(BaseModule):
         act_cfg: dict = dict(type='GELU'),
         init_cfg: dict | list | None = None,
     ) -> None:
+        expect = Expect(self)
+        expect.positive(in_channels=in_channels)
+        expect.whole(in_stride=in_stride)
+        expect.sequence(out_strides=out_strides)
+        expect.each(expect.whole, out_strides=out_strides)
+        expect.choice(MODES, mode=mode)
+        expect.part('LN2d', norm_cfg=norm_cfg)
+        expect.part('GELU', act_cfg=act_cfg)
+        expect.init_cfg(init_cfg=init_cfg)
         super().__init__(init_cfg)
-        if mode not in MODES:
-            raise ValueError(f'mode={mode!r} is unknown; choose from {", ".join(map(repr, MODES))}')
         self.in_channels = in_channels
         self.in_stride = in_stride
         self.out_strides = tuple(out_strides)

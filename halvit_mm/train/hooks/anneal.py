@@ -4,7 +4,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
-from halvit_mm.arguments import checked
+from halvit_mm.arguments import Expect, refuse_unknown_arguments
 from halvit_mm.layers import tied_modules
 from halvit_mm.registry import HOOKS
 
@@ -33,12 +33,13 @@ class AnnealTyingHook(Hook):
     # Behind the averaging of weights, which puts its own into a checkpoint
     priority = 'LOW'
 
-    @checked
+    @refuse_unknown_arguments
     def __init__(self, end: float = 0.5, schedule: str = 'cosine') -> None:
-        if not 0 < end <= 1:
-            raise ValueError(f'end={end} must be a share of the training, above 0 and at most 1')
-        if schedule not in ('cosine', 'linear'):
-            raise ValueError(f"schedule={schedule!r} is unknown; choose from 'cosine', 'linear'")
+        expect = Expect(self)
+        expect.fraction(end=end)
+        expect.choice(('cosine', 'linear'), schedule=schedule)
+        if end == 0:
+            raise ValueError('AnnealTyingHook: end=0 leaves no iteration to anneal in; expected above 0')
         self.end = end
         self.schedule = schedule
 

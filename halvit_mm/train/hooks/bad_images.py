@@ -10,7 +10,7 @@ from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
-from halvit_mm.arguments import checked
+from halvit_mm.arguments import Expect, refuse_unknown_arguments
 from halvit_mm.errors import RankError
 from halvit_mm.io.configs import check_action
 from halvit_mm.io.images import find_image_damage
@@ -98,9 +98,10 @@ class BadImageHook(Hook):
         ValueError: If ``action`` is neither.
     """
 
-    @checked
+    @refuse_unknown_arguments
     def __init__(self, action: str = 'stop', interval: int = 10) -> None:
         check_action('action', action)
+        Expect(self).positive(interval=interval)
         self.action = action
         self.interval = interval
         self._new = set()

@@ -8,7 +8,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
-from halvit_mm.arguments import checked
+from halvit_mm.arguments import Expect, refuse_unknown_arguments
 from halvit_mm.errors import UserError
 from halvit_mm.io.configs import check_action
 from halvit_mm.registry import HOOKS
@@ -33,9 +33,10 @@ class FiniteStepHook(Hook):
 
     priority = 'VERY_HIGH'
 
-    @checked
+    @refuse_unknown_arguments
     def __init__(self, action: str = 'stop', max_in_row: int = 10) -> None:
         check_action('action', action)
+        Expect(self).whole(max_in_row=max_in_row)
         self.action = action
         self.max_in_row = max_in_row
         self._cause = None

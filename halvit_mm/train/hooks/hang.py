@@ -12,7 +12,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import distributed as dist
 
-from halvit_mm.arguments import checked
+from halvit_mm.arguments import refuse_unknown_arguments
 from halvit_mm.io.configs import check_limit
 from halvit_mm.registry import HOOKS
 
@@ -35,7 +35,7 @@ class HangHook(Hook):
 
     priority = 'VERY_HIGH'
 
-    @checked
+    @refuse_unknown_arguments
     def __init__(self, limit: float | None = None) -> None:
         check_limit('limit', limit)
         self.limit = limit

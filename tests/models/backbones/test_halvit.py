@@ -149,7 +149,7 @@ class TestStructure:
             (dict(out_indices=[0, 3]), AssertionError, 'Invalid out_indices 3'),
             (dict(out_indices=(-4,)), AssertionError, 'Invalid out_indices -4'),
             (dict(out_type='map'), ValueError, 'Unsupported `out_type` map'),
-            (dict(tie='all'), ValueError, "tie='all' is unknown; choose from 'both', 'attn', 'ffn', 'none'"),
+            (dict(tie='all'), ValueError, "tie='all' is not a choice; expected one of 'both', 'attn', 'ffn', 'none'"),
             (dict(frozen_stages=4), ValueError, 'frozen_stages=4 exceeds the 3 layers'),
             (dict(layer_cfgs=[dict()]), ValueError, 'layer_cfgs has 1 entries for 3 layers'),
             (dict(layer_cfgs=dict(ffn_type='swiglu_fused')), ValueError, "ffn_type='swiglu_fused'"),

@@ -201,7 +201,7 @@ def test_layer_depth(depth, prefix):
         (dict(conv_cfg=dict(type='DCNv2')), 'DCNv2.*shared_stages='),
         (dict(stem_channels=12), 'stage 0 cannot be shared: in_channels=12 cannot be widened to out_channels=32'),
         (dict(stem_channels=64), 'stage 0 cannot be shared: in_channels=64'),
-        (dict(style='torch'), "style='torch' is unknown"),
+        (dict(style='torch'), "style='torch' is not a choice"),
     ],
     ids=str,
 )

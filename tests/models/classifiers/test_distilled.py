@@ -118,6 +118,13 @@ def test_refusals(checkpoint, cfg, told):
         make_student(checkpoint, **cfg)
 
 
+@pytest.mark.parametrize(('given', 'meant'), [('temprature', 'temperature'), ('train_cfgs', 'train_cfg')])
+def test_misspelled_arguments(given, meant):
+    told = rf"^DistilledClassifier: there is no argument '{given}'; did you mean '{meant}'\?$"
+    with pytest.raises(TypeError, match=told):
+        make_student('none.pth', **{given: 2.0})
+
+
 def test_a_teacher_that_is_missing():
     with pytest.raises(UserError, match=r'none\.pth does not exist'):
         make_student('none.pth')

@@ -103,7 +103,7 @@ def test_refuses_a_stride_of_the_input(stride):
 @pytest.mark.parametrize(
     ('cfg', 'message'),
     [
-        (dict(mode='conv'), "mode='conv' is unknown; choose from 'interpolate', 'deconv'"),
+        (dict(mode='conv'), "mode='conv' is not a choice; expected one of 'interpolate', 'deconv'"),
         (dict(mode='deconv', in_channels=6), 'stride 4 needs in_channels=6 to be a multiple of 4'),
         (dict(mode='deconv', in_channels=5, out_strides=(8,)), 'stride 8 needs in_channels=5 to be a multiple of 2'),
     ],

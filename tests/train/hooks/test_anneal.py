@@ -33,7 +33,7 @@ def test_schedules():
     assert AnnealTyingHook().alpha(0, 1) == 1
 
 
-@pytest.mark.parametrize(('cfg', 'told'), [(dict(end=0), 'end=0 must'), (dict(schedule='step'), "schedule='step' is")])
+@pytest.mark.parametrize(('cfg', 'told'), [(dict(end=0), 'end=0 '), (dict(schedule='step'), "schedule='step' is")])
 def test_refusals(cfg, told):
     with pytest.raises(ValueError, match=told):
         AnnealTyingHook(**cfg)

@@ -1,15 +1,20 @@
 """Every argument of every registered class with values of the wrong type and size, and many right ones."""
 
+import ast
+import copy
 import inspect
+import pickle
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mmengine.config import ConfigDict
 
 import halvit_mm.train
-from halvit_mm.arguments import checked
+from halvit_mm.arguments import Expect
 from halvit_mm.layers import SharedBottleneckStage, TiedFFN, TiedMultiheadAttention
 from halvit_mm.layers.windows import join_windows, split_into_windows
 from halvit_mm.models.backbones.halvit import TIES, HaLViT
@@ -18,7 +23,7 @@ from tests.utils import TINY_ARCH
 
 NOTHING = object()
 WRONG = [None, -1, 0, 1.5, 'nonsense', (), {}, [], float('nan'), float('inf'), NOTHING, [1, 'a'], True]
-WRONG += [dict(type='Absent'), 10**30, b'bytes', print, {1, 2}]
+WRONG += [dict(type='Absent'), 10**30, 2**31, float('-inf'), b'bytes', print, {1, 2}]
 
 # Arguments with which each class can be built, and what it is then called with
 RIGHT = {
@@ -86,22 +91,122 @@ def test_wrong_values_are_named(name):
     assert not unclear, '\n'.join(unclear)
 
 
-def test_checked():
-    class Part:
-        @checked
-        def __init__(self, embed_dims: int, drop_rate: float = 0.0, norm_cfg: dict | None = None) -> None:
-            self.made = True
+class Part:
+    """The owner of the arguments below."""
 
-    assert Part(3, drop_rate=1).made
-    for arguments, kind, message in (
-        (dict(embed_dims=True), TypeError, 'Part: embed_dims=True is no int'),
-        (dict(embed_dims=0), ValueError, 'Part: embed_dims=0 is too small'),
-        (dict(embed_dims=3, drop_rate=1.5), ValueError, 'Part: drop_rate=1.5 is no share from 0 to 1'),
-        (dict(embed_dims=3, norm_cfg={}), ValueError, "Part: norm_cfg={} has no 'type'"),
-        (dict(embed_dims=3, norm_cfg=[]), TypeError, r'Part: norm_cfg=\[\] is no dict'),
-    ):
-        with pytest.raises(kind, match=message):
-            Part(**arguments)
+
+EXPECT = Expect(Part())
+
+
+@pytest.mark.parametrize(
+    ('check', 'values'),
+    [
+        ('whole', [-1, 0, 3, np.int64(3), np.uint8(3), 2**31 - 1]),
+        ('positive', [1, np.int64(3)]),
+        ('number', [-1.5, 0, 3, np.float32(0.5), np.float64(0.5), 1e30]),
+        ('fraction', [0, 1, 0.5, np.float32(0.5), np.int64(1)]),
+        ('flag', [True, False]),
+        ('string', ['', 'a']),
+        ('sequence', [(), [], [1, 'a'], range(3)]),
+        ('config', [{}, ConfigDict(a=1)]),
+        ('init_cfg', [None, {}, [dict(type='Kaiming')], ConfigDict(type='Kaiming')]),
+    ],
+)
+def test_right_values(check, values):
+    for value in values:
+        getattr(EXPECT, check)(depth=value)
+
+
+@pytest.mark.parametrize(
+    ('check', 'value', 'error', 'told'),
+    [
+        ('whole', True, TypeError, 'depth=True is not a whole number; expected an int'),
+        ('whole', 1.0, TypeError, 'depth=1.0 is not a whole number; expected an int'),
+        ('whole', None, TypeError, 'depth=None is not a whole number; expected an int'),
+        ('whole', 2**31, ValueError, '=2147483648 is not a number of 32 bits; expected one between -2**31 and 2**31'),
+        ('whole', -(2**31), ValueError, 'is not a number of 32 bits; expected one between -2**31 and 2**31'),
+        ('positive', 0, ValueError, 'depth=0 is not a positive whole number; expected 1 or more'),
+        ('positive', '3', TypeError, "depth='3' is not a positive whole number; expected 1 or more"),
+        ('number', True, TypeError, 'depth=True is not a finite number; expected an int or a float'),
+        ('number', float('nan'), ValueError, 'depth=nan is not a finite number; expected an int or a float'),
+        ('number', float('-inf'), ValueError, 'depth=-inf is not a finite number; expected an int or a float'),
+        ('number', 10**400, ValueError, 'is not a number of 32 bits; expected one between -2**31 and 2**31'),
+        ('fraction', 1.5, ValueError, 'depth=1.5 is not a fraction; expected 0 to 1'),
+        ('fraction', float('nan'), ValueError, 'depth=nan is not a fraction; expected 0 to 1'),
+        ('fraction', False, TypeError, 'depth=False is not a fraction; expected 0 to 1'),
+        ('flag', 1, TypeError, 'depth=1 is not a bool; expected True or False'),
+        ('string', None, TypeError, 'depth=None is not a string; expected a name in quotes'),
+        ('sequence', 'ab', TypeError, "depth='ab' is not a sequence; expected a list or a tuple"),
+        ('sequence', b'ab', TypeError, "depth=b'ab' is not a sequence; expected a list or a tuple"),
+        ('sequence', {}, TypeError, 'depth={} is not a sequence; expected a list or a tuple'),
+        ('config', [], TypeError, 'depth=[] is not a config; expected a dict'),
+        ('init_cfg', (), TypeError, 'depth=() is not a config; expected a dict, a list of dicts or None'),
+    ],
+)
+def test_wrong_values(check, value, error, told):
+    with pytest.raises(error, match='^Part: depth=') as raised:
+        getattr(EXPECT, check)(depth=value)
+    assert str(raised.value).endswith(told)
+
+
+def test_parts():
+    EXPECT.part('LN', norm_cfg=ConfigDict(type='BN'))
+    with pytest.raises(ValueError, match='^Part: norm_cfg=') as raised:
+        EXPECT.part('LN', norm_cfg={'eps': 1e-6})
+    assert str(raised.value).endswith("={'eps': 1e-06} has no 'type'; expected a dict such as dict(type='LN')")
+    with pytest.raises(TypeError, match=r"Part: norm_cfg=\[\] has no 'type'; expected a dict such as"):
+        EXPECT.part('LN', norm_cfg=[])
+
+
+@pytest.mark.parametrize(('value', 'error'), [("'c'", ValueError), ('None', TypeError), ('3', TypeError)])
+def test_choices(value, error):
+    EXPECT.choice(('a', 'b'), mode='b')
+    with pytest.raises(error, match=f"Part: mode={value} is not a choice; expected one of 'a', 'b'"):
+        EXPECT.choice(('a', 'b'), mode=ast.literal_eval(value))
+
+
+def test_each_entry():
+    EXPECT.each(EXPECT.positive, strides=(1, np.int64(2)), dilations=[], depth=3)
+    with pytest.raises(ValueError, match=r'Part: strides\[1\]=0 is not a positive whole number; expected 1 or more$'):
+        EXPECT.each(EXPECT.positive, strides=(1, 0))
+    with pytest.raises(TypeError, match=r'Part: strides\[0\]=True is not a positive whole number'):
+        EXPECT.each(EXPECT.positive, strides=[True])
+    for value in ('12', b'12', {1, 2}, None):
+        with pytest.raises(TypeError, match='is not a positive whole number; expected 1 or more, or a list of these$'):
+            EXPECT.each(EXPECT.positive, strides=value)
+
+
+@pytest.mark.parametrize('name', RIGHT)
+def test_misspelled_arguments_are_named(name):
+    cls, (right, _) = registered()[name], RIGHT[name]
+    for argument in [*inspect.signature(cls).parameters]:
+        told = rf"^{name}: there is no argument '{argument}s'; did you mean '{argument}'\?$"
+        with pytest.raises(TypeError, match=told):
+            cls(**right, **{f'{argument}s': None})
+
+
+def test_misspelled_arguments():
+    with pytest.raises(TypeError, match=r"^HaLViT: there is no argument 'drop_path'; did you mean 'drop_path_rate'\?$"):
+        HaLViT(drop_path=0.1)
+    with pytest.raises(TypeError, match=r"TiedFFN: there is no argument 'feedforward_channel'; did you mean 'feed"):
+        MODELS.build(dict(type='halvit_mm.TiedFFN', feedforward_channel=40))
+    with pytest.raises(TypeError, match="^HaLViT: there is no argument 'embed_dim'; there are arch, .*, init_cfg$"):
+        HaLViT(embed_dim=24)
+
+
+def test_a_constructor_stays_what_it_is():
+    assert [*inspect.signature(TiedFFN).parameters][:2] == ['embed_dims', 'feedforward_channels']
+
+    class Wide(TiedFFN):
+        """Errors name the class that is built."""
+
+    with pytest.raises(TypeError, match='^Wide: there is no argument'):
+        Wide(embed_dim=24)
+    with pytest.raises(ValueError, match='^Wide: embed_dims=0 is'):
+        Wide(0)
+    layer = MODELS.build(dict(type='halvit_mm.TiedFFN', embed_dims=24, feedforward_channels=40))
+    for copied in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert torch.equal(copied.weight, layer.weight)
 
 
 DTYPES = st.sampled_from([(torch.float64, 1e-10), (torch.float32, 1e-4), (torch.bfloat16, 0.2)])
