@@ -1,0 +1,146 @@
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.hooks import CheckpointHook
+from mmengine.runner import EpochBasedTrainLoop
+
+from halvit_mm.data import write_digits
+from halvit_mm.errors import UserError
+from halvit_mm.io.build import build_model
+from halvit_mm.train import (
+    BadImageHook,
+    FiniteStepHook,
+    HangHook,
+    IterationSeedHook,
+    LabelHook,
+    LogHistoryHook,
+    WholeCheckpointHook,
+)
+from tests.utils import ROOT, assert_identical, run_tool
+
+OWN = [IterationSeedHook, LabelHook, LogHistoryHook, FiniteStepHook, BadImageHook, HangHook]
+
+
+def own_hooks(runner) -> list[type]:
+    return sorted({type(hook) for hook in runner.hooks} & {*OWN}, key=lambda kind: kind.__name__)
+
+
+class TestHooks:
+    def test_all_are_there(self, build_runner):
+        runner = build_runner()
+        assert {*own_hooks(runner)} == {*OWN}
+        assert any(isinstance(hook, WholeCheckpointHook) for hook in runner.hooks)
+
+    def test_none_leaves_one_out(self, build_runner):
+        for name, kind in dict(
+            finite=FiniteStepHook, hang=HangHook, labels=LabelHook, checkpoint=CheckpointHook
+        ).items():
+            runner = build_runner(name, **{f'default_hooks.{name}': None})
+            assert not any(isinstance(hook, kind) for hook in runner.hooks)
+
+    def test_a_config_without_them_has_them(self, build_runner):
+        """As a user's own, which inherits from mmpretrain."""
+        names = ('seeds', 'labels', 'history', 'finite', 'bad_images', 'hang')
+        hooks = {key: value for key, value in Config.fromfile(CONFIG).default_hooks.items() if key not in names}
+        hooks['checkpoint'] = dict(type='CheckpointHook', interval=1)
+        runner = build_runner(default_hooks=dict(_delete_=True, **hooks))
+        assert {*own_hooks(runner)} == {*OWN}
+        assert any(isinstance(hook, WholeCheckpointHook) for hook in runner.hooks)
+
+    def test_arguments_by_hook_and_by_shorthand(self, build_runner):
+        def action(runner) -> list:
+            return [hook.action for hook in runner.hooks if isinstance(hook, (FiniteStepHook, BadImageHook))]
+
+        assert action(build_runner('a')) == ['stop', 'stop']
+        short = {'reliability.not_finite': 'skip', 'reliability.bad_images': 'skip'}
+        assert action(build_runner('b', **short)) == ['skip', 'skip']
+        assert action(build_runner('c', **{'default_hooks.finite.action': 'skip'})) == ['skip', 'stop']
+        with pytest.raises(UserError, match=r"reliability\.not_finite='skip' and default_hooks\.finite\.action='stop'"):
+            build_runner('d', **short, **{'default_hooks.finite.action': 'stop'})
+
+
+def test_the_dumped_config_is_what_was_given(build_runner, tmp_path):
+    options = {'reliability.bad_images': 'skip'}
+    build_runner(**options, **{'randomness.seed': None}).train()
+    dumped = Config.fromfile(tmp_path / 'run/halvit_2xb64_digits.py')
+    resumed = build_runner(resume=True, **options, **{'randomness.seed': None})
+    resumed.train()
+    again = Config.fromfile(tmp_path / 'run/halvit_2xb64_digits.py')
+    for cfg in (dumped, again):
+        assert 'bad_images' not in cfg.train_dataloader
+        assert cfg.randomness.seed is None
+        assert cfg.load_from is None
+        assert 'model_wrapper_cfg' not in cfg
+        assert 'device_ids' not in cfg.pretty_text
+        assert cfg.env_cfg == Config.fromfile(CONFIG).env_cfg
+    assert resumed.seed is not None
+
+
+def test_weights_of_another_model_are_refused(build_runner, tmp_path):
+    """In load_from, where upstream would start from the norms and embeddings alone."""
+    cfg = Config.fromfile(CONFIG)
+    cfg.model.backbone.update(tie='none', arch=dict(embed_dims=24, num_layers=2, num_heads=3, feedforward_channels=40))
+    cfg.model.head.in_channels = 24
+    torch.save(dict(state_dict=build_model(cfg).state_dict()), tmp_path / 'plain.pth')
+    runner = build_runner(load_from=str(tmp_path / 'plain.pth'))
+    with pytest.raises(
+        UserError, match="HaLViT cannot take these weights: .* The weights are the untied counterpart's"
+    ):
+        runner.train()
+
+
+def test_a_loop_of_the_users_own_is_kept(build_runner):
+    class Loop(EpochBasedTrainLoop):
+        pass
+
+    assert (
+        type(build_runner(loop=dict(type=Loop, max_epochs=1)).build_train_loop(dict(type=Loop, max_epochs=1))) is Loop
+    )
+
+
+CONFIG = ROOT / 'configs/digits/halvit_2xb64_digits.py'
+DETECTOR = ROOT / 'configs/digits/mask-rcnn_resnet50-pe_digits-coco.py'
+
+
+def upstream_tool(package: str, tool: str) -> Path:
+    return Path(__import__(package).__file__).parent / f'.mim/tools/{tool}.py'
+
+
+@pytest.mark.long
+def test_upstreams_own_tools_train_resume_and_test(tmp_path):
+    """mmpretrain's, unmodified, on two CPU ranks: a run that is cut and resumed ends as one that is not, bit for bit."""
+    write_digits(tmp_path / 'data/digits')
+    train, test = (upstream_tool('mmpretrain', tool) for tool in ('train', 'test'))
+    options = ['--launcher', 'pytorch', '--cfg-options', 'param_scheduler=None', 'default_hooks.checkpoint.interval=1']
+    options += [
+        'model.backbone.arch.num_layers=2',
+        'train_dataloader.dataset.indices=300',
+        'model.backbone.drop_path_rate=0.3',
+    ]
+    for name, epochs, flags in (('whole', 2, []), ('cut', 1, []), ('cut', 2, ['--resume'])):
+        command = [train, CONFIG, '--work-dir', name, *flags, *options, f'train_cfg.max_epochs={epochs}']
+        run_tool(*command, ranks=2, cwd=tmp_path)
+    whole, cut = (torch.load(tmp_path / f'{name}/epoch_2.pth', weights_only=False) for name in ('whole', 'cut'))
+    assert_identical(whole['state_dict'], cut['state_dict'])
+    assert_identical(whole['optimizer'], cut['optimizer'])
+    # The dumped config runs too.
+    dumped = tmp_path / 'whole' / CONFIG.name
+    tested = run_tool(test, dumped, 'cut/epoch_2.pth', '--launcher', 'pytorch', ranks=2, cwd=tmp_path).stdout
+    assert 'accuracy/top1' in tested
+
+
+@pytest.mark.long
+def test_mmdets_own_tools_train_resume_and_test(tmp_path):
+    from halvit_mm.data import write_digits_coco
+
+    write_digits_coco(tmp_path / 'data/digits_coco', train=8, val=4)
+    options = ['--launcher', 'pytorch', '--cfg-options', 'param_scheduler=None', 'default_hooks.checkpoint.interval=1']
+    options += ['train_dataloader.batch_size=2']
+    for epochs, flags in ((1, []), (2, ['--resume'])):
+        command = [upstream_tool('mmdet', 'train'), DETECTOR, '--work-dir', 'run', *flags, *options]
+        trained = run_tool(*command, f'train_cfg.max_epochs={epochs}', ranks=2, cwd=tmp_path).stdout
+    assert 'resumed epoch: 1, iter: 2' in trained
+    command = [upstream_tool('mmdet', 'test'), DETECTOR, 'run/epoch_2.pth', '--launcher', 'pytorch']
+    assert 'coco/bbox_mAP' in run_tool(*command, ranks=2, cwd=tmp_path).stdout
