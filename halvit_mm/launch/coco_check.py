@@ -62,9 +62,7 @@ def check_coco(loader: str, dataset: Mapping) -> None:
     keys = ('images', 'categories') if loader == 'test_dataloader' else KEYS
     for key in keys:
         if not isinstance(content, dict) or key not in content:
-            raise UserError(
-                f"{where} is not a COCO file; expected 'images', 'annotations' and 'categories', and it has no {key!r}"
-            )
+            raise UserError(f"{where} has no {key!r}; expected 'images', 'annotations' and 'categories'")
         for entry in content[key]:
             if missing := [field for field in KEYS[key] if field not in entry]:
                 raise UserError(f'{where}: an entry of {key!r} has no {missing[0]!r}: {str(entry)[:100]}')
