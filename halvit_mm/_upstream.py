@@ -1,28 +1,60 @@
-"""Make ourselves known to the hosts by name, without importing them.
+"""Make ourselves known to upstream by name, without importing it.
 
-- mmengine resolves ``package::path`` in ``_base_`` only for the packages in its ``MODULE2PACKAGE`` table, and in
-  ``Config.fromfile`` for none.
+- mmengine resolves ``package::path`` in ``_base_`` for the packages in its ``MODULE2PACKAGE`` table.
 - mmpretrain's ``get_model``, ``list_models`` and inferencers know the models in its ``ModelHub``.
 - mmdet's inferencers know the models that ``BaseInferencer`` of mmengine finds in mmdet's metafiles.
 
-Each is told of us as soon as, and only if, it is imported. An installed wheel carries a ``.pth`` file that imports
-``halvit_mm`` (and with it only this module) when Python starts, so that all of it holds under the hosts' tools too.
+Each is told of us as soon as, and only if, both it and ``halvit_mm`` are imported.
 """
 
 import sys
 from collections.abc import Iterator
-from functools import wraps
-from importlib.abc import Loader, MetaPathFinder
+from difflib import get_close_matches
+from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
+from .errors import UserError
+
+# Copies in a wheel; in a checkout, links to the folders of the same name.
+MIM = Path(__file__).parent / '.mim'
 CLASSIFIERS = ('halvit', 'shared_resnet', 'tied', 'warm_start')
 DETECTORS = ('mask_rcnn', 'retinanet')
 
 
+def config_path(name: str, package: str = 'halvit_mm') -> str:
+    """Find a config that a package carries.
+
+    ``_base_ = __import__('halvit_mm').config_path('halvit/halvit-tiny_8xb128_in1k.py')`` inherits one of ours under any
+    tool, because mmengine evaluates what stands behind ``_base_``.
+
+    Args:
+        name (str): Its path in the package's folder ``configs``.
+        package (str): The package. Defaults to ``'halvit_mm'``.
+
+    Returns:
+        str: Its absolute path.
+
+    Raises:
+        UserError: If there is no such package or config; the message has the nearest names.
+    """
+    spec = find_spec(package) if package.isidentifier() else None
+    if spec is None or spec.origin is None:
+        raise UserError(
+            f'{package!r} is not an installed package; expected one that carries configs, such as halvit_mm'
+        )
+    folder = Path(spec.origin).parent / '.mim' / 'configs'
+    if not (folder / name).is_file():
+        names = [path.relative_to(folder).as_posix() for path in folder.rglob('*.py')]
+        nearest = ', '.join(get_close_matches(name, names, cutoff=0)) or f'a file in {folder}, which has none'
+        raise UserError(f'{name!r} is not a config of {package}; expected one such as {nearest}')
+    return str(folder / name)
+
+
 def announce() -> None:
-    """Tell the hosts of us, now or when they are first imported."""
+    """Tell upstream of us, now or when it is first imported."""
     for name, tell in TOLD.items():
         if name in sys.modules:
             tell(sys.modules[name])
@@ -31,78 +63,53 @@ def announce() -> None:
 
 
 def _enter_config_prefix(utils: ModuleType) -> None:
-    utils.MODULE2PACKAGE.setdefault('halvit_mm', 'halvit_mm')
-
-
-def _enter_config_files(config: ModuleType) -> None:
-    of_host = config.Config.fromfile
-
-    @wraps(of_host)
-    def fromfile(filename, *args, **kwargs):
-        package, prefix, path = str(filename).partition('::')
-        return of_host(_root() / 'configs' / path if prefix and package == 'halvit_mm' else filename, *args, **kwargs)
-
-    config.Config.fromfile = staticmethod(fromfile)
+    # mmengine looks for a distribution of this name before it looks for a module. The distribution may be another copy
+    # than the one imported, so that we name a module that no distribution is called by.
+    utils.MODULE2PACKAGE['halvit_mm'] = __name__
 
 
 def _enter_classifiers(model: ModuleType) -> None:
     for metafile in _metafiles(CLASSIFIERS):
-        model.ModelHub.register_model_index(metafile, config_prefix=_root())
+        model.ModelHub.register_model_index(metafile, config_prefix=MIM)
 
 
 def _enter_detectors(infer: ModuleType) -> None:
-    of_host = infer.BaseInferencer._get_models_from_metafile
+    upstream = infer.BaseInferencer._get_models_from_metafile
 
     def with_ours(folder: str) -> Iterator[dict]:
-        yield from of_host(folder)
+        yield from upstream(folder)
         package = Path(sys.modules['mmdet'].__path__[0]) if 'mmdet' in sys.modules else None
         if package and Path(folder) in (package / '.mim', package.parent):
             for metafile in _metafiles(DETECTORS):
                 for model in infer.load(metafile)['Models']:
-                    # The host joins it to its own folder, which an absolute path overrides.
-                    yield {**model, 'Config': str(_root() / model['Config'])}
+                    # Upstream joins it to its own folder, which an absolute path overrides.
+                    yield {**model, 'Config': str(MIM / model['Config'])}
 
     infer.BaseInferencer._get_models_from_metafile = staticmethod(with_ours)
 
 
 TOLD = {
     'mmengine.config.utils': _enter_config_prefix,
-    'mmengine.config.config': _enter_config_files,
     'mmpretrain.apis.model': _enter_classifiers,
     'mmengine.infer.infer': _enter_detectors,
 }
 
 
-def _root() -> Path:
-    """The folder that ``configs`` is in: in an installed package, and in a checkout that is only on the path."""
-    package = Path(__file__).resolve().parent
-    return package / '.mim' if (package / '.mim').is_dir() else package.parent
-
-
 def _metafiles(families: tuple[str, ...]) -> list[Path]:
-    return [_root() / 'configs' / family / 'metafile.yml' for family in families]
+    return [MIM / 'configs' / family / 'metafile.yml' for family in families]
 
 
 class _Finder(MetaPathFinder):
     """Finds the modules in ``TOLD`` as Python would, and has them told after they have run."""
 
     def find_spec(self, fullname, path=None, target=None) -> ModuleSpec | None:
-        if fullname not in TOLD:
-            return None
-        spec = PathFinder.find_spec(fullname, path, target)
-        if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader, TOLD[fullname])
+        spec = PathFinder.find_spec(fullname, path, target) if fullname in TOLD else None
+        if spec is not None:
+            run = spec.loader.exec_module
+
+            def run_and_tell(module: ModuleType) -> None:
+                run(module)
+                TOLD[fullname](module)
+
+            spec.loader.exec_module = run_and_tell
         return spec
-
-
-class _Loader(Loader):
-    def __init__(self, loader: Loader, tell) -> None:
-        self._loader = loader
-        self._tell = tell
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        return self._loader.create_module(spec)
-
-    def exec_module(self, module: ModuleType) -> None:
-        self._loader.exec_module(module)
-        self._tell(module)

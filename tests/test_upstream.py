@@ -1,13 +1,16 @@
-"""Our models under the hosts' own ways to find a model by its name."""
+"""Our models and configs under upstream's own ways to find them by name."""
 
 import sys
+from pathlib import Path
 
 import pytest
 from mmdet.apis import DetInferencer
+from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmpretrain import ImageClassificationInferencer, get_model, list_models
 
-import halvit_mm  # noqa: F401 - makes our models known
+from halvit_mm import config_path
+from halvit_mm.errors import UserError
 from halvit_mm.models.backbones import HaLViT, SharedStageResNet
 from tests.utils import ROOT, run
 
@@ -33,7 +36,7 @@ def test_inferencer_of_classifiers():
 
 @pytest.mark.parametrize('name', ['mask-rcnn_resnet50-pe1_fpn_1x_coco'])
 def test_inferencer_of_detectors(name):
-    # Else the host's scope would stay behind.
+    # Else mmdet's scope would stay behind.
     with DefaultScope.overwrite_default_scope('mmdet'):
         assert isinstance(DetInferencer(name, device='cpu', show_progress=False).model.backbone, SharedStageResNet)
         listed = DetInferencer.list_models('mmdet', '.*halvit.*')
@@ -48,6 +51,34 @@ def test_order_of_imports_does_not_matter():
         assert "['halvit-tiny_8xb128_in1k']" in run(sys.executable, '-c', code, cwd=ROOT.parent).stdout
 
 
-def test_importing_us_imports_no_host():
+def test_importing_us_imports_no_upstream_package():
     code = 'import sys, halvit_mm; print([m for m in ("torch", "mmengine", "mmpretrain", "mmdet") if m in sys.modules])'
     assert run(sys.executable, '-c', code).stdout.strip() == '[]'
+
+
+class TestConfigPath:
+    def test_path(self):
+        path = Path(config_path('digits/halvit_2xb64_digits.py'))
+        assert path.is_absolute()
+        assert path.samefile(ROOT / 'configs/digits/halvit_2xb64_digits.py')
+        assert Path(config_path('resnet/resnet18_8xb32_in1k.py', 'mmpretrain')).is_file()
+
+    @pytest.mark.parametrize('name', ['digits/halvit_2xb64_digit.py', 'halvit_2xb64_digits.py', 'digits/halvit_2xb64'])
+    def test_the_nearest_are_named(self, name):
+        with pytest.raises(
+            UserError, match=f"'{name}' is not a config of halvit_mm; expected .*halvit_2xb64_digits.py"
+        ):
+            config_path(name)
+
+    @pytest.mark.parametrize(
+        'base',
+        [
+            "'halvit_mm::halvit/halvit-tiny_8xb128_in1k.py'",
+            "[__import__('halvit_mm').config_path('halvit/halvit-tiny_8xb128_in1k.py')]",
+        ],
+    )
+    def test_bases(self, base, tmp_path):
+        (tmp_path / 'mine.py').write_text(f'_base_ = {base}\nmodel = dict(head=dict(num_classes=7))\n')
+        model = get_model(Config.fromfile(tmp_path / 'mine.py'))
+        assert isinstance(model.backbone, HaLViT)
+        assert model.head.num_classes == 7

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Mask R-CNN on handwritten digits, from the backbone on: learn to classify, learn to detect, test, draw.
 # usage: tools/digits_coco.sh halvit|resnet50-pe|pvt WORK_DIR [OPTION=VALUE ...]
-# Options of the config go to both trainings: model.backbone.tie=none gives the untied twin. RANKS is 2 by default.
+# Options of the config go to both trainings: model.backbone.tie=none gives the untied counterpart. RANKS is 2 by default.
 set -euo pipefail
 
 if [ $# -lt 2 ]; then

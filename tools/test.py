@@ -3,7 +3,7 @@
 The command line is that of mmpretrain's or mmdet's own ``tools/test.py``, whichever the config belongs to.
 """
 
-from halvit_mm.launch import run_host_tool
+from halvit_mm.launch import run_upstream_tool
 
 if __name__ == '__main__':
-    run_host_tool('test')
+    run_upstream_tool('test')

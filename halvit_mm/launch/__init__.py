@@ -1,5 +1,5 @@
-"""From a command line to running ranks. The hosts take seconds to import, so nothing here does before it is needed."""
+"""From a command line to running ranks. Upstream takes seconds to import, so nothing here does before it is needed."""
 
-from .tool import run_host_tool
+from .tool import run_upstream_tool
 
-__all__ = ['run_host_tool']
+__all__ = ['run_upstream_tool']

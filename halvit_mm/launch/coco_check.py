@@ -1,4 +1,4 @@
-"""Look through a COCO annotation file before a run, for what the host would meet late or pass over in silence."""
+"""Look through a COCO annotation file before a run, for what upstream would meet late or pass over in silence."""
 
 import json
 import math
@@ -25,7 +25,7 @@ def check_coco(loader: str, dataset: Mapping) -> None:
         dataset (Mapping): Config of a ``CocoDataset``.
 
     Raises:
-        UserError: If the file is no JSON or lacks a key; if it names an image that is not there; if none of its
+        UserError: If the file is not JSON or lacks a key; if it names an image that is not there; if none of its
             categories is a class of the dataset; if an annotation belongs to no image, or its box or area is not made
             of finite numbers; if masks are to be read and an annotation that mmdet keeps has none; if its masks are
             run-length coded and are to be read with ``poly2mask=False``, for which mmdet ignores them.
@@ -38,12 +38,12 @@ def check_coco(loader: str, dataset: Mapping) -> None:
     try:
         content = json.loads(path.read_bytes())
     except ValueError as error:
-        raise UserError(f'{where} is no JSON file: {error}') from None
+        raise UserError(f'{where} is not a JSON file: {error}') from None
     # What an evaluation server is given results for (image_info_test-dev2017.json) has no annotations.
     keys = ('images', 'categories') if loader == 'test_dataloader' else KEYS
     for key in keys:
         if not isinstance(content, dict) or key not in content:
-            raise UserError(f"{where} has no {key!r}; a COCO file has 'images', 'annotations' and 'categories'")
+            raise UserError(f"{where} has no {key!r}; expected 'images', 'annotations' and 'categories'")
         for entry in content[key]:
             if missing := [field for field in KEYS[key] if field not in entry]:
                 raise UserError(f'{where}: an entry of {key!r} has no {missing[0]!r}: {str(entry)[:100]}')

@@ -11,9 +11,9 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import main as torchrun
 
 from halvit_mm.errors import UserError
-from halvit_mm.io.configs import load_config
 
-from .checks import check_run, parse_tool_args
+from .checks import check_run
+from .command import parse_command
 
 
 def check_ranks(ranks: int, node_rank: int, master_addr: str, port: int) -> None:
@@ -29,12 +29,12 @@ def check_ranks(ranks: int, node_rank: int, master_addr: str, port: int) -> None
         UserError: If there are fewer GPUs than ranks, or if the port is taken.
     """
     if ranks < 1:
-        raise UserError(f'{ranks} ranks were asked for; at least 1 is needed')
+        raise UserError(f'{ranks} is not a number of ranks; expected at least 1')
     gpus = torch.cuda.device_count()
     if 0 < gpus < ranks:
         raise UserError(
-            f'{ranks} ranks were asked for, but this machine shows {gpus} GPU(s); ask for at most {gpus}, or '
-            "hide the GPUs with CUDA_VISIBLE_DEVICES='' to train on CPU ranks"
+            f'{ranks} is not a number of ranks that this machine has GPUs for; expected at most {gpus}, or '
+            "CUDA_VISIBLE_DEVICES='' for CPU ranks"
         )
     if node_rank == 0:
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
@@ -43,8 +43,8 @@ def check_ranks(ranks: int, node_rank: int, master_addr: str, port: int) -> None
                 probe.bind(('', port))
             except OSError as error:
                 raise UserError(
-                    f'port {port} on {master_addr} cannot be used ({error.strerror}); another training may have '
-                    f'it: choose a free one with PORT={port + 1}'
+                    f'port {port} on {master_addr} cannot be used ({error.strerror}); expected a free one, such as '
+                    f'PORT={port + 1}'
                 ) from None
 
 
@@ -72,21 +72,21 @@ def main(argv: list[str]) -> None:
             int, (ranks, *(os.environ.get(*pair) for pair in (('NNODES', 1), ('NODE_RANK', 0), ('PORT', 29500))))
         )
     except ValueError as error:
-        raise UserError(f'the number of GPUs, NNODES, NODE_RANK and PORT are whole numbers: {error}') from None
+        raise UserError(f'{error}; expected whole numbers for GPUS, NNODES, NODE_RANK and PORT') from None
     master_addr = os.environ.get('MASTER_ADDR', '127.0.0.1')
 
     tool = Path(script).stem
-    args = parse_tool_args(tool, tool_argv)
+    command = parse_command(tool, tool_argv)
     if restarts:
-        if tool != 'train' or args.resume not in (None, 'auto'):
+        if tool != 'train' or command.args.resume not in (None, 'auto'):
             raise UserError(
-                '--max-restarts resumes a training from the last checkpoint of its work_dir; it goes with train.py, '
-                'and without a file after --resume'
+                '--max-restarts is not an option of a test or of --resume FILE; expected a training, which it resumes '
+                'from the last checkpoint of its work_dir'
             )
-        if args.resume is None:
+        if command.args.resume is None:
             tool_argv.append('--resume')
     check_ranks(ranks, node_rank, master_addr, port)
-    check_run(load_config(args.config, args.cfg_options), tool, args)
+    check_run(command.cfg, tool, command.args)
 
     if not torch.cuda.is_available():
         cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
@@ -129,5 +129,5 @@ def _take_max_restarts(argv: list[str]) -> tuple[int, list[str]]:
     parser.add_argument('--max-restarts', type=int, default=0)
     args, others = parser.parse_known_args(argv)
     if args.max_restarts < 0:
-        raise UserError(f'--max-restarts {args.max_restarts} is no number of restarts; 0 means none')
+        raise UserError(f'--max-restarts {args.max_restarts} is not a number of restarts; expected 0 or more')
     return args.max_restarts, others

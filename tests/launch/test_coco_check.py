@@ -47,12 +47,12 @@ def test_a_whole_file_passes(dataset):
 @pytest.mark.parametrize('key', ['images', 'annotations', 'categories'])
 def test_lacks_a_key(dataset, change, key):
     change(lambda content: content.pop(key))
-    assert f"has no '{key}'" in refused(dataset)
+    assert f"has no '{key}'; expected 'images', 'annotations' and 'categories'" in refused(dataset)
 
 
 def test_no_json(dataset, tmp_path):
     (tmp_path / dataset['ann_file']).write_text('{"images": [')
-    assert 'instances_train.json is no JSON file' in refused(dataset)
+    assert 'instances_train.json is not a JSON file' in refused(dataset)
     (tmp_path / dataset['ann_file']).write_text('[]')
     assert "has no 'images'" in refused(dataset)
 
@@ -69,7 +69,7 @@ def test_empty_mask(dataset, change, mask):
     check_coco('train_dataloader', {**dataset, 'pipeline': [dict(type='LoadAnnotations', with_bbox=True)]})
 
 
-def test_annotations_that_the_host_drops_need_no_mask(dataset, change):
+def test_annotations_that_upstream_drops_need_no_mask(dataset, change):
     def edit(content):
         content['annotations'][0].update(segmentation=[], area=0)
         content['annotations'][1].update(segmentation=[], ignore=1)

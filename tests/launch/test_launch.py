@@ -1,4 +1,3 @@
-import argparse
 import socket
 import sys
 from pathlib import Path
@@ -8,8 +7,8 @@ import pytest
 import torch
 
 from halvit_mm.errors import UserError, told_in_one_line
-from halvit_mm.io.configs import load_config
-from halvit_mm.launch.checks import check_run, parse_tool_args
+from halvit_mm.launch.checks import check_run
+from halvit_mm.launch.command import parse_command
 from halvit_mm.launch.ranks import check_ranks, main
 from tests.utils import ROOT, free_port, run
 
@@ -21,7 +20,7 @@ def test_busy_port():
         other.bind(('', 0))
         other.listen()
         port = other.getsockname()[1]
-        with pytest.raises(UserError, match=f'port {port} .* choose a free one with PORT={port + 1}'):
+        with pytest.raises(UserError, match=f'port {port} .* expected a free one, such as PORT={port + 1}'):
             check_ranks(2, node_rank=0, master_addr='127.0.0.1', port=port)
         # The port is another machine's there.
         check_ranks(2, node_rank=1, master_addr='10.0.0.1', port=port)
@@ -31,12 +30,14 @@ def test_busy_port():
 def test_more_ranks_than_gpus(monkeypatch):
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 4)
     check_ranks(4, 0, '127.0.0.1', free_port())
-    with pytest.raises(UserError, match=r'8 ranks were asked for, but this machine shows 4 GPU\(s\)'):
+    with pytest.raises(
+        UserError, match='8 is not a number of ranks that this machine has GPUs for; expected at most 4'
+    ):
         check_ranks(8, 0, '127.0.0.1', free_port())
 
 
 def test_no_ranks():
-    with pytest.raises(UserError, match='0 ranks were asked for'):
+    with pytest.raises(UserError, match='0 is not a number of ranks; expected at least 1'):
         check_ranks(0, 0, '127.0.0.1', free_port())
 
 
@@ -44,7 +45,7 @@ def test_no_ranks():
     ('argv', 'message'),
     [
         (['train.py', '2'], 'too few arguments'),
-        (['train.py', 'two', DIGITS], "whole numbers: .*'two'"),
+        (['train.py', 'two', DIGITS], "'two'; expected whole numbers"),
         (['train.py', '2', 'absent.py'], 'config absent.py does not exist'),
     ],
 )
@@ -56,8 +57,9 @@ def test_bad_arguments(argv, message, monkeypatch):
 
 
 def check(tool: str, argv: list[str], **options) -> None:
-    args = parse_tool_args(tool, argv)
-    check_run(load_config(args.config, {**(args.cfg_options or {}), **options}), tool, args)
+    command = parse_command(tool, argv)
+    command.cfg.merge_from_dict(options)
+    check_run(command.cfg, tool, command.args)
 
 
 @pytest.fixture
@@ -108,7 +110,7 @@ class TestCheckRun:
             check('train', [DIGITS], **data, **{'optim_wrapper.type': 'AmpOptimWrapper'})
 
     def test_scaling_from_nothing(self, data):
-        with pytest.raises(UserError, match='--auto-scale-lr: .* has no auto_scale_lr.base_batch_size'):
+        with pytest.raises(UserError, match='--auto-scale-lr: .* expected auto_scale_lr.base_batch_size'):
             check('train', [DIGITS, '--auto-scale-lr'], **data, auto_scale_lr=dict(_delete_=True))
 
 
@@ -121,21 +123,7 @@ def test_only_the_first_rank_tells(capsys, monkeypatch):
         assert capsys.readouterr().err == told
 
 
-def test_arguments_of_the_host_are_left_to_it():
-    args = parse_tool_args('test', ['c.py', 'x.pth', '--out', 'o.pkl', '--cfg-options', 'a.b=1', 'c=[2,3]', '--tta'])
-    assert args == argparse.Namespace(
-        config='c.py',
-        checkpoint='x.pth',
-        cfg_options={'a.b': 1, 'c': [2, 3]},
-        amp=False,
-        auto_scale_lr=False,
-        no_validate=False,
-        resume=None,
-        trust_checkpoint=False,
-    )
-
-
-def test_no_host_is_imported_before_it_is_needed():
+def test_no_upstream_is_imported_before_it_is_needed():
     """They take seconds, and the process that starts the ranks stays beside them."""
-    hosts = 'mmpretrain', 'mmdet', 'mmcv'
-    run(sys.executable, '-c', f'import sys, halvit_mm.launch.ranks; assert not sys.modules.keys() & set({hosts})')
+    upstream = 'mmpretrain', 'mmdet', 'mmcv'
+    run(sys.executable, '-c', f'import sys, halvit_mm.launch.ranks; assert not sys.modules.keys() & set({upstream})')

@@ -117,9 +117,15 @@ def wait_for_checkpoint(work_dir: Path, after: int, machines: list[subprocess.Po
 def test_restarts_are_refused_where_they_make_no_sense(config, monkeypatch):
     monkeypatch.setenv('PORT', str(free_port()))
     for argv, told in (
-        (['train.py', '2', str(config()), '--max-restarts', '-1'], '--max-restarts -1 is no number'),
-        (['train.py', '2', str(config()), '--max-restarts', '1', '--resume', 'a.pth'], 'without a file after --resume'),
-        (['test.py', '2', str(config()), 'a.pth', '--max-restarts', '1'], 'it goes with train.py'),
+        (
+            ['train.py', '2', str(config()), '--max-restarts', '-1'],
+            '--max-restarts -1 is not a number of restarts; expected 0 or more',
+        ),
+        (
+            ['train.py', '2', str(config()), '--max-restarts', '1', '--resume', 'a.pth'],
+            'is not an option of a test or of --resume FILE',
+        ),
+        (['test.py', '2', str(config()), 'a.pth', '--max-restarts', '1'], 'expected a training'),
     ):
         with pytest.raises(UserError, match=told):
             main(argv)

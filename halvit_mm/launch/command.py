@@ -1,0 +1,132 @@
+"""The command line of upstream's tools, read by their own parsers."""
+
+import argparse
+import importlib.util
+import io
+import os
+import sys
+from contextlib import redirect_stderr
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from mmengine.config import Config
+
+from halvit_mm import config_path
+from halvit_mm.errors import UserError
+from halvit_mm.io.configs import load_config
+
+# In the order in which their parsers are tried.
+UPSTREAM = ('mmpretrain', 'mmdet')
+
+
+@dataclass
+class Command:
+    """A command line that has been read.
+
+    Attributes:
+        upstream (ModuleType): The tool of the package that the config belongs to.
+        argv (list[str]): What that tool is to be given.
+        args (argparse.Namespace): What its parser made of it, and ``trust_checkpoint``.
+        cfg (Config): The config, with the options of the command line merged.
+    """
+
+    upstream: ModuleType
+    argv: list[str]
+    args: argparse.Namespace
+    cfg: Config
+
+
+def parse_command(tool: str, argv: list[str]) -> Command:
+    """Parse the arguments of upstream's tool, and read the config that they name.
+
+    The parser is that of the config's ``default_scope``. What the scope is, mmpretrain's parser tells, or another's
+    where mmpretrain's refuses the arguments.
+
+    Args:
+        tool (str): ``'train'`` or ``'test'``.
+        argv (list[str]): All arguments of the tool, with ``--trust-checkpoint``, which upstream does not know. The
+            config is a file, or ``package::path`` for one that an installed package carries.
+
+    Returns:
+        Command: The command; its config is a file.
+
+    Raises:
+        SystemExit: If the parser refuses the arguments (exit code 2), or if they ask for help (exit code 0).
+        UserError: If there is no such config, or if its ``default_scope`` is not a package with such a tool.
+    """
+    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    own.add_argument('--trust-checkpoint', action='store_true')
+    trust, argv = own.parse_known_args(argv)
+    package, args = _parse_first(tool, argv)
+    if '::' in args.config:
+        given, (scope, _, name) = args.config, args.config.partition('::')
+        args.config = config_path(name, scope)
+        argv = [args.config if word == given else word for word in argv]
+    cfg = load_config(args.config, args.cfg_options)
+    scope = cfg.get('default_scope') or 'mmpretrain'
+    upstream = load_upstream_tool(scope, tool)
+    if scope != package:
+        args = _parse(upstream, tool, argv)
+    args.trust_checkpoint = trust.trust_checkpoint
+    return Command(upstream, argv, args, cfg)
+
+
+def load_upstream_tool(package: str, tool: str) -> ModuleType:
+    """Import the file that a package of upstream carries for mim.
+
+    Args:
+        package (str): ``'mmpretrain'`` or ``'mmdet'``.
+        tool (str): ``'train'`` or ``'test'``.
+
+    Returns:
+        ModuleType: The tool.
+
+    Raises:
+        UserError: If there is no such package, or if it carries no such tool.
+    """
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise UserError(
+            f'default_scope={package!r} is not an installed package; expected {" or ".join(UPSTREAM)} '
+            '(python -m halvit_mm.check_env tells what is installed)'
+        )
+    path = Path(spec.origin).parent / '.mim' / 'tools' / f'{tool}.py'
+    if package == 'halvit_mm' or not path.is_file():
+        raise UserError(
+            f'default_scope={package!r} is not a package that carries an upstream .mim/tools/{tool}.py; expected '
+            f'{" or ".join(UPSTREAM)}, installed as a wheel or with mim'
+        )
+    spec = importlib.util.spec_from_file_location(f'{package}_{tool}_tool', path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _parse_first(tool: str, argv: list[str]) -> tuple[str, argparse.Namespace]:
+    """The first package whose parser accepts the arguments, and what it makes of them; else the first refusal."""
+    refusals = []
+    for package in [name for name in UPSTREAM if importlib.util.find_spec(name)] or UPSTREAM[:1]:
+        upstream = load_upstream_tool(package, tool)
+        try:
+            with redirect_stderr(io.StringIO()) as said:
+                return package, _parse(upstream, tool, argv)
+        except SystemExit as end:
+            if not end.code:
+                print('\nof halvit_mm:\n  --trust-checkpoint    load and execute a checkpoint that carries code')
+                raise
+            refusals.append(said.getvalue())
+    sys.stderr.write(refusals[0])
+    sys.exit(2)
+
+
+def _parse(upstream: ModuleType, tool: str, argv: list[str]) -> argparse.Namespace:
+    """Call ``parse_args``, which reads ``sys.argv`` and sets ``LOCAL_RANK``, and leave both as they were."""
+    process_argv, local_rank = sys.argv, os.environ.get('LOCAL_RANK')
+    sys.argv = [f'{tool}.py', *argv]
+    try:
+        return upstream.parse_args()
+    finally:
+        sys.argv = process_argv
+        if local_rank is None:
+            os.environ.pop('LOCAL_RANK', None)

@@ -1,0 +1,39 @@
+import pytest
+
+from halvit_mm.data import write_digits
+from tests.utils import run, run_tool
+
+SHORT = [
+    *('model.backbone.arch.embed_dims=24', 'model.backbone.arch.num_layers=2', 'model.head.in_channels=24'),
+    *('train_cfg.max_epochs=1', 'param_scheduler=None', 'train_dataloader.dataset.indices=64'),
+]
+
+
+@pytest.fixture(scope='module')
+def options(tmp_path_factory) -> list[str]:
+    root = tmp_path_factory.mktemp('digits')
+    write_digits(root)
+    return ['--cfg-options', *SHORT, f'train_dataloader.dataset.data_root={root}']
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ('given', 'named'), [([], 'halvit_mm.ResumableRunner'), (['runner_type=Runner'], 'Runner')], ids=['ours', 'own']
+)
+def test_runner(given, named, options, tmp_path):
+    config = 'halvit_mm::digits/halvit_2xb64_digits.py'
+    trained = run_tool(
+        *('tools/train.py', '--work-dir', tmp_path, *options, *given, '--no-validate', config), cwd=tmp_path
+    )
+    assert f"\nrunner_type = '{named}'\n" in trained.stdout
+    assert 'embed_dims=24' in trained.stdout
+    assert (tmp_path / 'epoch_1.pth').is_file()
+
+
+def test_every_tool_finds_our_runner():
+    code = (
+        'from halvit_mm.launch.command import UPSTREAM, load_upstream_tool\n'
+        'runners = [load_upstream_tool(package, tool).RUNNERS for package in UPSTREAM for tool in ("train", "test")]\n'
+        "print({runners.get('halvit_mm.ResumableRunner').__name__ for runners in runners})"
+    )
+    assert run('python', '-c', code).stdout.splitlines()[-1] == "{'ResumableRunner'}"
