@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from halvit_mm.arguments import checked
 from halvit_mm.registry import MODELS
 
-from .shared import TwoWays, transposed_linear
+from .shared import TiedModule, transposed_linear
 
 
 @MODELS.register_module()
-class TiedMultiheadAttention(TwoWays, BaseModule):
+class TiedMultiheadAttention(TiedModule, BaseModule):
     """Multi-head self-attention with two matrices instead of four.
 
     With x one token of D features, and heads split off after each product as usual:
@@ -106,8 +106,8 @@ class TiedMultiheadAttention(TwoWays, BaseModule):
         B, N, D = x.shape
         q_bias, k_bias, v_bias = (None,) * 3 if self.qkv_bias is None else self.qkv_bias.chunk(3)
 
-        query, output = self.two_ways('q_weight')
-        key, value = self.two_ways('kv_weight')
+        query, output = self.in_and_out('q_weight')
+        key, value = self.in_and_out('kv_weight')
 
         tokens = x.reshape(B * N, D)
         q = F.linear(tokens, query, q_bias)

@@ -9,7 +9,7 @@ from halvit_mm.arguments import checked
 from halvit_mm.registry import MODELS
 
 from .attention import build_layer_scale
-from .shared import TwoWays, transposed_linear
+from .shared import TiedModule, transposed_linear
 
 
 class FrugalGELU(nn.GELU):
@@ -28,7 +28,7 @@ class FrugalGELU(nn.GELU):
 
 
 @MODELS.register_module()
-class TiedFFN(TwoWays, BaseModule):
+class TiedFFN(TiedModule, BaseModule):
     """Feed-forward network with one matrix instead of two: ``W^T F(W x + b_1) + b_2``.
 
     Source: "HaLViT: Half of the Weights are Enough" (CVPR 2024 Workshops) and "Do deep neural networks
@@ -110,7 +110,7 @@ class TiedFFN(TwoWays, BaseModule):
             Tensor: Of x's shape.
         """
         tokens = x.reshape(-1, self.embed_dims)
-        way_in, way_out = self.two_ways('weight')
+        way_in, way_out = self.in_and_out('weight')
         hidden = self.ffn_drop(self.activate(F.linear(tokens, way_in, self.hidden_bias)))
         out = self.ffn_drop(transposed_linear(hidden, way_out, self.out_bias)).view(x.shape)
         out = self.dropout_layer(self.gamma2(out))

@@ -77,7 +77,7 @@ class Deviation(nn.Module):
         return matrix + self.alpha * self.way_in[name], matrix + self.alpha * self.way_out[name]
 
 
-class TwoWays:
+class TiedModule:
     """A module whose matrices serve on the way in and, transposed, on the way out.
 
     Attributes:
@@ -86,7 +86,7 @@ class TwoWays:
 
     matrices: tuple[str, ...]
 
-    def two_ways(self, name: str) -> tuple[Tensor, Tensor]:
+    def in_and_out(self, name: str) -> tuple[Tensor, Tensor]:
         """The matrix of the way in and that of the way out, of one shape: twice the same, or with a deviation two.
 
         Args:
@@ -100,21 +100,21 @@ class TwoWays:
         return (matrix, matrix) if deviation is None else deviation(name, matrix)
 
 
-def tied_modules(model: nn.Module) -> Iterator[tuple[str, TwoWays]]:
+def tied_modules(model: nn.Module) -> Iterator[tuple[str, TiedModule]]:
     """The modules that own shared matrices.
 
     Args:
         model (nn.Module): A model.
 
     Yields:
-        tuple[str, TwoWays]: Name and module.
+        tuple[str, TiedModule]: Name and module.
     """
     for name, module in model.named_modules():
-        if isinstance(module, TwoWays):
+        if isinstance(module, TiedModule):
             yield name, module
 
 
-def let_deviate(model: nn.Module) -> None:
+def add_deviations(model: nn.Module) -> None:
     """Give every shared matrix of a model a deviation, which starts at zero.
 
     Args:
@@ -130,7 +130,7 @@ def let_deviate(model: nn.Module) -> None:
         module.deviation = Deviation({name: getattr(module, name) for name in module.matrices})
 
 
-def end_deviations(model: nn.Module) -> None:
+def remove_deviations(model: nn.Module) -> None:
     """Drop the deviations: the model is tied from here on.
 
     Args:
@@ -141,11 +141,11 @@ def end_deviations(model: nn.Module) -> None:
             del module.deviation
 
 
-def set_matrix(module: TwoWays, name: str, way_in: Tensor, way_out: Tensor) -> None:
+def set_matrix(module: TiedModule, name: str, way_in: Tensor, way_out: Tensor) -> None:
     """Set a shared matrix to the mean of two, which is nearest to both in least squares, and its deviation to the rest.
 
     Args:
-        module (TwoWays): Its owner.
+        module (TiedModule): Its owner.
         name (str): Its name.
         way_in (Tensor): W_1, of its shape.
         way_out (Tensor): W_2^T, of its shape.

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .shared import TwoWays, transposed_conv1x1, transposed_linear
+from .shared import TiedModule, transposed_conv1x1, transposed_linear
 
 
-class TiedLinear(TwoWays, nn.Module):
+class TiedLinear(TiedModule, nn.Module):
     """``W x + b``, the way in of a pair.
 
     Args:
@@ -41,10 +41,10 @@ class TiedLinear(TwoWays, nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (..., in) to (..., out)."""
-        return by_token(x, lambda tokens: F.linear(tokens, self.two_ways('weight')[0], self.bias))
+        return by_token(x, lambda tokens: F.linear(tokens, self.in_and_out('weight')[0], self.bias))
 
 
-class TiedKeyValue(TwoWays, nn.Module):
+class TiedKeyValue(TiedModule, nn.Module):
     """Keys ``W_kv x`` and values ``W_kv^T x``, one behind the other, in place of a linear map from D to 2D features.
 
     Args:
@@ -71,7 +71,7 @@ class TiedKeyValue(TwoWays, nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (..., D) to (..., 2D)."""
-        return stacked_linear(x, _upright(*self.two_ways('kv_weight')), self.bias)
+        return stacked_linear(x, _upright(*self.in_and_out('kv_weight')), self.bias)
 
 
 class TiedQueryKeyValue(TiedKeyValue):
@@ -102,7 +102,7 @@ class TiedQueryKeyValue(TiedKeyValue):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (..., D) to (..., 3D)."""
-        return stacked_linear(x, (self.two_ways('q_weight')[0], *_upright(*self.two_ways('kv_weight'))), self.bias)
+        return stacked_linear(x, (self.in_and_out('q_weight')[0], *_upright(*self.in_and_out('kv_weight'))), self.bias)
 
 
 def _upright(key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
@@ -148,7 +148,7 @@ class TransposedLinear(nn.Module):
     """``W^T x + b``, the way out of a pair.
 
     Args:
-        way_in (TwoWays): The module that owns W; it must be a part of the same model.
+        way_in (TiedModule): The module that owns W; it must be a part of the same model.
         matrix (str): Name of W there. Defaults to ``'weight'``.
         bias (bool): Whether there is a bias. Defaults to True.
 
@@ -156,7 +156,7 @@ class TransposedLinear(nn.Module):
         bias (nn.Parameter or None): Shape (in, ), where W has the shape (out, in).
     """
 
-    def __init__(self, way_in: TwoWays, matrix: str = 'weight', bias: bool = True) -> None:
+    def __init__(self, way_in: TiedModule, matrix: str = 'weight', bias: bool = True) -> None:
         super().__init__()
         # In a tuple it is no child of this module, and W does not come twice in the state dict.
         self._way_in = (way_in,)
@@ -170,7 +170,7 @@ class TransposedLinear(nn.Module):
     @property
     def transposed(self) -> Tensor:
         """Tensor: ``W`` of the way out, of the shape that its owner gives it."""
-        return self._way_in[0].two_ways(self.matrix)[1]
+        return self._way_in[0].in_and_out(self.matrix)[1]
 
     @property
     def weight(self) -> Tensor:
@@ -182,7 +182,7 @@ class TransposedLinear(nn.Module):
         return by_token(x, lambda tokens: transposed_linear(tokens, self.transposed, self.bias))
 
 
-class TiedConv1x1(TwoWays, nn.Module):
+class TiedConv1x1(TiedModule, nn.Module):
     """A 1x1 convolution by W, the way in of a pair.
 
     Args:
@@ -214,7 +214,7 @@ class TiedConv1x1(TwoWays, nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (N, in, H, W) to (N, out, H / stride, W / stride), rounded up."""
-        return F.conv2d(x, self.two_ways('weight')[0], self.bias, self.stride)
+        return F.conv2d(x, self.in_and_out('weight')[0], self.bias, self.stride)
 
 
 class TransposedConv1x1(TransposedLinear):
@@ -225,7 +225,7 @@ class TransposedConv1x1(TransposedLinear):
         return transposed_conv1x1(x, self.transposed, self.bias)
 
 
-class TiedTorchAttention(TwoWays, nn.MultiheadAttention):
+class TiedTorchAttention(TiedModule, nn.MultiheadAttention):
     """torch's ``nn.MultiheadAttention`` with two matrices instead of four, for self- and cross-attention.
 
     Query ``W_q x``, key ``W_kv y``, value ``W_kv^T z``, output ``W_q^T concat(heads)``, each with its own bias.
@@ -273,12 +273,12 @@ class TiedTorchAttention(TwoWays, nn.MultiheadAttention):
 
     @property
     def q_proj_weight(self) -> Tensor:
-        return self.two_ways('q_weight')[0]
+        return self.in_and_out('q_weight')[0]
 
     @property
     def k_proj_weight(self) -> Tensor:
-        return self.two_ways('kv_weight')[0]
+        return self.in_and_out('kv_weight')[0]
 
     @property
     def v_proj_weight(self) -> Tensor:
-        return self.two_ways('kv_weight')[1].mT
+        return self.in_and_out('kv_weight')[1].mT

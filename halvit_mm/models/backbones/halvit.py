@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from halvit_mm.arguments import checked
-from halvit_mm.layers import TiedFFN, TiedMultiheadAttention, let_deviate
+from halvit_mm.layers import TiedFFN, TiedMultiheadAttention, add_deviations
 from halvit_mm.layers.windows import join_windows, split_into_windows
 from halvit_mm.registry import MODELS
 
@@ -301,7 +301,7 @@ class HaLViT(VisionTransformer):
             self.layers.append(drop_whole_images(layer) if self._has_windows(len(self.layers)) else layer)
 
         if annealed:
-            let_deviate(self)
+            add_deviations(self)
         self._pos_embeds = OrderedDict()
         self._register_load_state_dict_pre_hook(self._refuse_foreign_weights)
         self.frozen_stages = frozen_stages
