@@ -1,5 +1,6 @@
 from .attention import TiedMultiheadAttention
 from .bottleneck import SharedBottleneckStage
+from .encoder_layer import EncoderLayer, TiedEncoderLayer
 from .ffn import FrugalGELU, TiedFFN
 from .shared import TiedModule, add_deviations, remove_deviations, set_matrix, tied_modules, transposed_linear
 from .stand_ins import (
@@ -13,9 +14,11 @@ from .stand_ins import (
 )
 
 __all__ = [
+    'EncoderLayer',
     'FrugalGELU',
     'SharedBottleneckStage',
     'TiedConv1x1',
+    'TiedEncoderLayer',
     'TiedFFN',
     'TiedKeyValue',
     'TiedLinear',
