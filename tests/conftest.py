@@ -11,6 +11,8 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')
 import numpy as np
 import pytest
 import torch
+from mmdet.utils import register_all_modules
+from mmengine.registry import DefaultScope
 from PIL import Image
 
 # What is compiled is compiled anew: Inductor's caches on disk do not tell one attention backend from another, and
@@ -53,3 +55,11 @@ def images(tmp_path):
     (folder / 'empty.jpeg').touch()
     (folder / 'notes.txt').write_text('not looked at')
     return folder
+
+
+@pytest.fixture
+def mmdet_scope():
+    """Models of mmdet's are built by names without a scope."""
+    register_all_modules(init_default_scope=False)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        yield
