@@ -10,11 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import mean, stdev
 
+from charts import scatter
 from mmengine.config import DictAction
 from variants import train_variant
 
 from halvit_mm.cost import count_parameters
-from halvit_mm.cost.report import markdown_table, scatter
+from halvit_mm.cost.report import markdown_table
 from halvit_mm.errors import told_in_one_line
 from halvit_mm.io.build import build_model
 from halvit_mm.io.configs import load_config

@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from charts import scatter
+
 from halvit_mm.cost.benchmark import benchmark, environment, in_fresh_process, peak_memory
-from halvit_mm.cost.report import COUNTS, chart_lines, environment_line, markdown_table, quantity, scatter
+from halvit_mm.cost.report import COUNTS, chart_lines, environment_line, markdown_table, quantity
 from halvit_mm.cost.subject import Settings, Subject
 from halvit_mm.errors import UserError
 

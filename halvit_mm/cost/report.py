@@ -12,12 +12,6 @@ RUN_KEYS = (
     *('images_per_second', 'peak_memory_bytes', 'ratio_to_first'),
 )
 
-# Points to the right and up from a point of a chart to its name, and how the name is aligned
-LABEL_SIDES = {
-    **{(5, 3): 'left', (5, -9): 'left', (-5, 3): 'right', (-5, -9): 'right'},
-    **{(0, 9): 'center', (0, -15): 'center', (5, 11): 'left', (5, -17): 'left'},
-}
-
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A table in Markdown.
@@ -152,20 +146,20 @@ def write_results(results: Sequence[dict[str, Any]], folder: Path) -> list[Path]
     return files
 
 
-def _pyplot():
+def subplots(**options):
+    """A figure for a file and its axes; arguments as of matplotlib's ``subplots``."""
     import matplotlib
 
     matplotlib.use('Agg')
     from matplotlib import pyplot
 
-    return pyplot
+    return pyplot.subplots(**options, layout='constrained')
 
 
 def _chart_counts(results: Sequence[dict[str, Any]], path: Path) -> Path:
     """Bars of each count, relative to the first config."""
-    pyplot = _pyplot()
     keys = dict(zip(COUNTS, ('parameters', 'without head', 'MACs', 'weight file', 'gradients', 'training state')))
-    figure, axes = pyplot.subplots(figsize=(9, 4.5), layout='constrained')
+    figure, axes = subplots(figsize=(9, 4.5))
     width = 0.8 / len(results)
     for i, result in enumerate(results):
         ratios = [result[key] / results[0][key] for key in keys]
@@ -175,7 +169,7 @@ def _chart_counts(results: Sequence[dict[str, Any]], path: Path) -> Path:
     axes.set_xticks(range(len(keys)), keys.values())
     axes.set_ylabel(f'relative to {results[0]["name"]}')
     axes.legend(fontsize='small')
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def _chart_times(results: Sequence[dict[str, Any]], mode: str, path: Path) -> Path:
@@ -205,8 +199,7 @@ def chart_lines(
     Returns:
         Path: The file.
     """
-    pyplot = _pyplot()
-    figure, axes = pyplot.subplots(figsize=(7, 4.5), layout='constrained')
+    figure, axes = subplots(figsize=(7, 4.5))
     for name, points in lines.items():
         axes.plot(*zip(*points, strict=True), marker='o', label=name)
     if log:
@@ -218,46 +211,13 @@ def chart_lines(
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.legend(fontsize='small')
-    return _save(figure, path)
+    return save(figure, path)
 
 
-def scatter(points: Iterable[tuple[str, float, float, float]], x: str, y: str, path: Path) -> Path:
-    """A chart of named points.
+def save(figure, path: Path) -> Path:
+    """Write a figure to a PNG file and let go of it."""
+    from matplotlib import pyplot
 
-    Args:
-        points (Iterable[tuple[str, float, float, float]]): Name, x, y and half the height of the error bar, 0 for none.
-        x (str): Name of the horizontal axis.
-        y (str): Name of the vertical one.
-        path (Path): The PNG file.
-
-    Returns:
-        Path: The file.
-    """
-    pyplot = _pyplot()
-    figure, axes = pyplot.subplots(figsize=(8, 5), layout='constrained')
-    for name, place, height, spread in points:
-        ours = 'HaLViT' in name or 'PE' in name
-        axes.errorbar(place, height, spread or None, fmt='o', color='tab:red' if ours else 'tab:blue', capsize=3)
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
-    axes.grid(alpha=0.3)
-    figure.canvas.draw()
-    taken = []
-    for name, place, height, _ in points:
-        # Beside the point, on the first side where no other name is.
-        for (right, up), alignment in LABEL_SIDES.items():
-            label = axes.annotate(
-                name, (place, height), (right, up), textcoords='offset points', fontsize='x-small', ha=alignment
-            )
-            box = label.get_window_extent()
-            if not any(box.overlaps(other) for other in taken) or (right, up) == [*LABEL_SIDES][-1]:
-                taken.append(box)
-                break
-            label.remove()
-    return _save(figure, path)
-
-
-def _save(figure, path: Path) -> Path:
     figure.savefig(path, dpi=120)
-    _pyplot().close(figure)
+    pyplot.close(figure)
     return path

@@ -31,14 +31,9 @@ def attention_weights(attention: TiedMultiheadAttention | MultiheadAttention, x:
         Tensor: Of each head the weights of tokens (last) for tokens (last but one), shape (B, H, N, N).
     """
     if isinstance(attention, TiedMultiheadAttention):
-        q_bias, k_bias, _ = (None,) * 3 if attention.qkv_bias is None else attention.qkv_bias.chunk(3)
-        q, k = F.linear(x, attention.q_weight, q_bias), F.linear(x, attention.kv_weight, k_bias)
-        scale = attention.qk_scale
-    else:
-        q, k, _ = attention.qkv(x).chunk(3, dim=-1)
-        scale = None
-    q, k = (t.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for t in (q, k))
-    return (q @ k.mT * (scale or q.shape[-1] ** -0.5)).softmax(-1)
+        return attention.attention_weights(x)
+    q, k, _ = attention.qkv(x).unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    return (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1)
 
 
 def class_attention(backbone: VisionTransformer, images: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from halvit_mm._upstream import config_path
 from halvit_mm.errors import UserError
 
 
@@ -20,11 +21,13 @@ def load_config(path: str, options: dict | None = None) -> Config:
     Raises:
         UserError: If there is no such file, or if it or one of its bases cannot be read.
     """
-    packaged = '::' in path
-    if not packaged and not Path(path).is_file():
+    package, prefix, name = path.partition('::')
+    if prefix:
+        path = config_path(name, package)
+    elif not Path(path).is_file():
         raise UserError(f'config {path} does not exist')
     try:
-        cfg = Config.fromstring(f'_base_ = {path!r}', '.py') if packaged else Config.fromfile(path)
+        cfg = Config.fromfile(path)
     except Exception as error:
         raise UserError(f'config {path} cannot be read: {type(error).__name__}: {error}') from error
     cfg.merge_from_dict(options or {})

@@ -1,7 +1,8 @@
 from .attention import TiedMultiheadAttention
 from .bottleneck import SharedBottleneckStage
+from .encoder_layer import EncoderLayer, TiedEncoderLayer
 from .ffn import FrugalGELU, TiedFFN
-from .shared import TwoWays, end_deviations, let_deviate, set_matrix, tied_modules, transposed_linear
+from .shared import TiedModule, add_deviations, remove_deviations, set_matrix, tied_modules, transposed_linear
 from .stand_ins import (
     TiedConv1x1,
     TiedKeyValue,
@@ -13,9 +14,11 @@ from .stand_ins import (
 )
 
 __all__ = [
+    'EncoderLayer',
     'FrugalGELU',
     'SharedBottleneckStage',
     'TiedConv1x1',
+    'TiedEncoderLayer',
     'TiedFFN',
     'TiedKeyValue',
     'TiedLinear',
@@ -24,9 +27,9 @@ __all__ = [
     'TiedTorchAttention',
     'TransposedConv1x1',
     'TransposedLinear',
-    'TwoWays',
-    'end_deviations',
-    'let_deviate',
+    'TiedModule',
+    'remove_deviations',
+    'add_deviations',
     'set_matrix',
     'tied_modules',
     'transposed_linear',

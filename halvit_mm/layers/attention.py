@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from halvit_mm.arguments import Expect, refuse_unknown_arguments
 from halvit_mm.registry import MODELS
 
-from .shared import TwoWays, transposed_linear
+from .shared import TiedModule, linear, transposed_linear
 
 
 @MODELS.register_module()
-class TiedMultiheadAttention(TwoWays, BaseModule):
+class TiedMultiheadAttention(TiedModule, BaseModule):
     """Multi-head self-attention with two matrices instead of four.
 
     With x one token of D features, and heads split off after each product as usual:
@@ -115,25 +115,41 @@ class TiedMultiheadAttention(TwoWays, BaseModule):
             Tensor: Shape (B, N, D), without the shortcut.
         """
         B, N, D = x.shape
-        q_bias, k_bias, v_bias = (None,) * 3 if self.qkv_bias is None else self.qkv_bias.chunk(3)
-
-        query, output = self.two_ways('q_weight')
-        key, value = self.two_ways('kv_weight')
-
-        tokens = x.reshape(B * N, D)
-        q = F.linear(tokens, query, q_bias)
-        tokens = tokens.to(q.dtype)  # once; autocast would do it for each product
-        k = F.linear(tokens, key, k_bias)
-        v = transposed_linear(tokens, value, v_bias)
-
-        # (B * N, D) -> (B, H, N, D / H), as views
-        q, k, v = (t.view(B, N, self.num_heads, self.head_dims).transpose(1, 2) for t in (q, k, v))
+        query, output = self.in_and_out('q_weight')
+        q, k, v = self._project(x, query)
         attn_drop = self.attn_drop if self.training else 0.0
         out = F.scaled_dot_product_attention(q, k, v, dropout_p=attn_drop, scale=self.qk_scale)
 
         out = out.transpose(1, 2).reshape(B * N, D)
-        out = transposed_linear(out, output, self.proj_bias).view(B, N, D)
+        out = transposed_linear(out, output, self.proj_bias).view(B, N, D)  # output: W_q^T concat(heads)
         return self.out_drop(self.gamma1(self.proj_drop(out)))
+
+    def attention_weights(self, x: Tensor) -> Tensor:
+        """What :meth:`forward` attends with, which fused attention does not return; without dropout.
+
+        Args:
+            x (Tensor): Shape (B, N, D).
+
+        Returns:
+            Tensor: In each head the weights of tokens (last) for tokens (last but one), shape (B, H, N, N).
+        """
+        query, _ = self.in_and_out('q_weight')
+        q, k, _ = self._project(x, query)
+        scale = self.head_dims**-0.5 if self.qk_scale is None else self.qk_scale
+        return (q @ k.mT * scale).softmax(-1)
+
+    def _project(self, x: Tensor, query: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, by W_q of shape (D, D), keys and values of x, shape (B, N, D): views of shape (B, H, N, D / H)."""
+        B, N, D = x.shape
+        q_bias, k_bias, v_bias = (None,) * 3 if self.qkv_bias is None else self.qkv_bias.chunk(3)
+        key, value = self.in_and_out('kv_weight')
+
+        tokens = x.reshape(B * N, D)
+        q = linear(tokens, query, q_bias)  # query: W_q x
+        tokens = tokens.to(q.dtype)  # once; autocast would do it for each product
+        k = linear(tokens, key, k_bias)  # key: W_kv x
+        v = transposed_linear(tokens, value, v_bias)  # value: W_kv^T x
+        return tuple(t.view(B, N, self.num_heads, self.head_dims).transpose(1, 2) for t in (q, k, v))
 
 
 def build_layer_scale(embed_dims: int, init_value: float | Tensor) -> nn.Module:

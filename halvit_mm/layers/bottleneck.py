@@ -15,6 +15,8 @@ from torch.utils.checkpoint import checkpoint
 from halvit_mm.arguments import Expect, refuse_unknown_arguments
 from halvit_mm.registry import MODELS
 
+from .shared import conv1x1, transposed_conv1x1
+
 
 def fold_norm(weight: Tensor, norm: nn.Module) -> tuple[Tensor, Tensor | None, nn.Module | None]:
     """Fold a batch norm that keeps its statistics into the convolution in front of it.
@@ -101,7 +103,7 @@ class DepthwiseShortcut(BaseModule):
         init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        # As the host's avg_down pools
+        # As upstream's avg_down pools
         pool = nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False)
         self.pool = pool if avg_down else nn.Identity()
         self.conv = nn.Conv2d(
@@ -172,7 +174,7 @@ class SharedBottleneck(Bottleneck):
         drop_path_rate: float = 0.0,
         init_cfg: dict | list | None = None,
     ) -> None:
-        # The host's own constructor would make the 1x1 convolutions first.
+        # Upstream's own constructor would make the 1x1 convolutions first.
         BaseModule.__init__(self, init_cfg)
         self.in_channels = self.out_channels = out_channels
         self.mid_channels = mid_channels
@@ -224,8 +226,7 @@ class SharedBottleneck(Bottleneck):
         out, identity = self._enter(x, weight)
         out = self.relu(self.norm1(out))
         out = self.relu(self.norm2(self.conv2(out)))
-        # A transposed 1x1 convolution is W^T with W itself as operand, where conv2d would copy a transposed view.
-        out = self.norm3(F.conv_transpose2d(out, weight))
+        out = self.norm3(transposed_conv1x1(out, weight))  # W^T G(W x)
         out = self.drop_path(out)
         out += identity
         return self.relu(out)
@@ -238,7 +239,7 @@ class SharedBottleneck(Bottleneck):
         """
         parts = (x,) if self.widen is None else (self.widen(x), x)
         columns = (weight,) if len(parts) == 1 else weight.split([part.shape[1] for part in parts], dim=1)
-        outs = [F.conv2d(part, column, stride=self.conv1_stride) for part, column in zip(parts, columns)]
+        outs = [conv1x1(part, column, stride=self.conv1_stride) for part, column in zip(parts, columns)]  # W x
         out = outs[0] if len(outs) == 1 else outs[0].add_(outs[1])
         if self.shortcut is not None:
             return out, self.shortcut(parts)
@@ -353,7 +354,7 @@ class SharedBottleneckStage(ResLayer):
                     **entry,
                 )
             )
-        # The host's own constructor would build its blocks, and a dense shortcut.
+        # Upstream's own constructor would build its blocks, and a dense shortcut.
         nn.Sequential.__init__(self, *blocks)
         self.block = SharedBottleneck
         self.weight = nn.Parameter(torch.empty(mid_channels, out_channels, 1, 1))

@@ -1,5 +1,4 @@
 import torch
-import torch.nn.functional as F
 from mmcv.cnn import build_activation_layer
 from mmcv.cnn.bricks.drop import build_dropout
 from mmengine.model import BaseModule
@@ -9,7 +8,7 @@ from halvit_mm.arguments import Expect, refuse_unknown_arguments
 from halvit_mm.registry import MODELS
 
 from .attention import build_layer_scale
-from .shared import TwoWays, transposed_linear
+from .shared import TiedModule, linear, transposed_linear
 
 
 class FrugalGELU(nn.GELU):
@@ -28,7 +27,7 @@ class FrugalGELU(nn.GELU):
 
 
 @MODELS.register_module()
-class TiedFFN(TwoWays, BaseModule):
+class TiedFFN(TiedModule, BaseModule):
     """Feed-forward network with one matrix instead of two: ``W^T F(W x + b_1) + b_2``.
 
     Source: "HaLViT: Half of the Weights are Enough" (CVPR 2024 Workshops) and "Do deep neural networks
@@ -121,9 +120,9 @@ class TiedFFN(TwoWays, BaseModule):
             Tensor: Of x's shape.
         """
         tokens = x.reshape(-1, self.embed_dims)
-        way_in, way_out = self.two_ways('weight')
-        hidden = self.ffn_drop(self.activate(F.linear(tokens, way_in, self.hidden_bias)))
-        out = self.ffn_drop(transposed_linear(hidden, way_out, self.out_bias)).view(x.shape)
+        way_in, way_out = self.in_and_out('weight')
+        hidden = self.ffn_drop(self.activate(linear(tokens, way_in, self.hidden_bias)))  # F(W x + b_1)
+        out = self.ffn_drop(transposed_linear(hidden, way_out, self.out_bias)).view(x.shape)  # W^T F(W x + b_1) + b_2
         out = self.dropout_layer(self.gamma2(out))
         if not self.add_identity:
             return out

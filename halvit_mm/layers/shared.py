@@ -1,4 +1,9 @@
-"""Matrices that serve on the way in and, transposed, on the way out, and what lies between untied and tied models."""
+"""Matrices that serve on the way in and, transposed, on the way out, and what lies between untied and tied models.
+
+The only place that applies a matrix W and its transpose, after "HaLViT: Half of the Weights are Enough" (CVPR 2024
+Workshops) and "Do deep neural networks utilize the weight space efficiently?" (`arXiv 2401.16438
+<https://arxiv.org/abs/2401.16438>`_): ``W x`` for tokens and for the pixels of a map, and ``W^T x`` for both.
+"""
 
 from collections.abc import Iterator, Mapping
 
@@ -7,8 +12,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Apply W to each token.
+
+    Args:
+        x (Tensor): Tokens, shape (T, in).
+        weight (Tensor): W, shape (out, in), as ``nn.Linear(in, out)`` holds it.
+        bias (Tensor, optional): Shape (out, ). Defaults to None.
+
+    Returns:
+        Tensor: ``x W^T + bias``, shape (T, out).
+    """
+    return F.linear(x, weight, bias)
+
+
 def transposed_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Apply ``W^T``: the way back through a matrix that ``F.linear(x, weight)`` goes in by.
+    """Apply W^T to each token: the way back through the matrix that :func:`linear` goes in by.
 
     The weight itself is the operand, not a transposed view of it: no copy is made, autocast finds the
     low-precision copy that the way in has cached, and an exporter sees one matrix product whose
@@ -25,8 +44,23 @@ def transposed_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> 
     return torch.mm(x, weight) if bias is None else torch.addmm(bias, x, weight)
 
 
+def conv1x1(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int | tuple[int, int] = 1) -> Tensor:
+    """Apply W to each pixel.
+
+    Args:
+        x (Tensor): Shape (N, in, H, W).
+        weight (Tensor): W, shape (out, in, 1, 1), as ``nn.Conv2d(in, out, 1)`` holds it.
+        bias (Tensor, optional): Shape (out, ). Defaults to None.
+        stride (int or tuple): Stride. Defaults to 1.
+
+    Returns:
+        Tensor: Shape (N, out, H / stride, W / stride), rounded up.
+    """
+    return F.conv2d(x, weight, bias, stride)
+
+
 def transposed_conv1x1(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Apply ``W^T`` to each pixel: the way back through a 1x1 convolution by W.
+    """Apply W^T to each pixel: the way back through the matrix that :func:`conv1x1` goes in by.
 
     Args:
         x (Tensor): Shape (N, out, H, W).
@@ -36,12 +70,24 @@ def transposed_conv1x1(x: Tensor, weight: Tensor, bias: Tensor | None = None) ->
     Returns:
         Tensor: Shape (N, in, H, W).
     """
-    # Of many pixels oneDNN's convolution is some 1.2 times as fast, though it copies the matrix. An exported file or a
-    # compiled graph shall not have that copy.
+    # For many pixels oneDNN's convolution is some 1.2 times as fast, though it copies the matrix. An exported file or a
+    # compiled graph shall not have that copy: conv_transpose2d takes W itself.
     eager = not (torch.compiler.is_compiling() or torch.jit.is_tracing())
     if eager and x.device.type == 'cpu' and x.shape[0] * x.shape[2] * x.shape[3] > weight.shape[0]:
-        return F.conv2d(x, weight.transpose(0, 1), bias)
+        return F.conv2d(x, transposed_view(weight), bias)
     return F.conv_transpose2d(x, weight, bias)
+
+
+def transposed_view(weight: Tensor) -> Tensor:
+    """W^T as ``nn.Linear`` and ``nn.Conv2d`` hold a weight, for a forward of upstream's that asks for one.
+
+    Args:
+        weight (Tensor): W, shape (out, in, ...).
+
+    Returns:
+        Tensor: Shape (in, out, ...), a view.
+    """
+    return weight.transpose(0, 1)
 
 
 class Deviation(nn.Module):
@@ -77,7 +123,7 @@ class Deviation(nn.Module):
         return matrix + self.alpha * self.way_in[name], matrix + self.alpha * self.way_out[name]
 
 
-class TwoWays:
+class TiedModule:
     """A module whose matrices serve on the way in and, transposed, on the way out.
 
     Attributes:
@@ -86,7 +132,7 @@ class TwoWays:
 
     matrices: tuple[str, ...]
 
-    def two_ways(self, name: str) -> tuple[Tensor, Tensor]:
+    def in_and_out(self, name: str) -> tuple[Tensor, Tensor]:
         """The matrix of the way in and that of the way out, of one shape: twice the same, or with a deviation two.
 
         Args:
@@ -100,21 +146,21 @@ class TwoWays:
         return (matrix, matrix) if deviation is None else deviation(name, matrix)
 
 
-def tied_modules(model: nn.Module) -> Iterator[tuple[str, TwoWays]]:
+def tied_modules(model: nn.Module) -> Iterator[tuple[str, TiedModule]]:
     """The modules that own shared matrices.
 
     Args:
         model (nn.Module): A model.
 
     Yields:
-        tuple[str, TwoWays]: Name and module.
+        tuple[str, TiedModule]: Name and module.
     """
     for name, module in model.named_modules():
-        if isinstance(module, TwoWays):
+        if isinstance(module, TiedModule):
             yield name, module
 
 
-def let_deviate(model: nn.Module) -> None:
+def add_deviations(model: nn.Module) -> None:
     """Give every shared matrix of a model a deviation, which starts at zero.
 
     Args:
@@ -130,7 +176,7 @@ def let_deviate(model: nn.Module) -> None:
         module.deviation = Deviation({name: getattr(module, name) for name in module.matrices})
 
 
-def end_deviations(model: nn.Module) -> None:
+def remove_deviations(model: nn.Module) -> None:
     """Drop the deviations: the model is tied from here on.
 
     Args:
@@ -141,11 +187,11 @@ def end_deviations(model: nn.Module) -> None:
             del module.deviation
 
 
-def set_matrix(module: TwoWays, name: str, way_in: Tensor, way_out: Tensor) -> None:
+def set_matrix(module: TiedModule, name: str, way_in: Tensor, way_out: Tensor) -> None:
     """Set a shared matrix to the mean of two, which is nearest to both in least squares, and its deviation to the rest.
 
     Args:
-        module (TwoWays): Its owner.
+        module (TiedModule): Its owner.
         name (str): Its name.
         way_in (Tensor): W_1, of its shape.
         way_out (Tensor): W_2^T, of its shape.

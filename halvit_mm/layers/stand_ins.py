@@ -1,19 +1,18 @@
-"""Tied forms of a host's projections: each takes the place of one linear map or 1x1 convolution, and computes the same.
+"""Tied forms of upstream's projections: each takes the place of one linear map or 1x1 convolution.
 
-A host's attention or feed-forward module keeps its own ``forward``. The module on the way out has no matrix of its own;
-it looks at that of the module on the way in.
+Upstream's attention or feed-forward module keeps its own ``forward``. The module on the way out has no matrix of its
+own; it looks at that of the module on the way in.
 """
 
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .shared import TwoWays, transposed_conv1x1, transposed_linear
+from .shared import TiedModule, conv1x1, linear, transposed_conv1x1, transposed_linear, transposed_view
 
 
-class TiedLinear(TwoWays, nn.Module):
+class TiedLinear(TiedModule, nn.Module):
     """``W x + b``, the way in of a pair.
 
     Args:
@@ -41,10 +40,10 @@ class TiedLinear(TwoWays, nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (..., in) to (..., out)."""
-        return by_token(x, lambda tokens: F.linear(tokens, self.two_ways('weight')[0], self.bias))
+        return by_token(x, lambda tokens: linear(tokens, self.in_and_out('weight')[0], self.bias))
 
 
-class TiedKeyValue(TwoWays, nn.Module):
+class TiedKeyValue(TiedModule, nn.Module):
     """Keys ``W_kv x`` and values ``W_kv^T x``, one behind the other, in place of a linear map from D to 2D features.
 
     Args:
@@ -71,7 +70,8 @@ class TiedKeyValue(TwoWays, nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (..., D) to (..., 2D)."""
-        return stacked_linear(x, _upright(*self.two_ways('kv_weight')), self.bias)
+        key, value = self.in_and_out('kv_weight')
+        return stacked_linear(x, (key, transposed_view(value)), self.bias)
 
 
 class TiedQueryKeyValue(TiedKeyValue):
@@ -102,11 +102,9 @@ class TiedQueryKeyValue(TiedKeyValue):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (..., D) to (..., 3D)."""
-        return stacked_linear(x, (self.two_ways('q_weight')[0], *_upright(*self.two_ways('kv_weight'))), self.bias)
-
-
-def _upright(key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    return key, value.mT
+        query, _ = self.in_and_out('q_weight')
+        key, value = self.in_and_out('kv_weight')
+        return stacked_linear(x, (query, key, transposed_view(value)), self.bias)
 
 
 def stacked_linear(x: Tensor, weights: tuple[Tensor, ...], bias: Tensor | None) -> Tensor:
@@ -121,34 +119,34 @@ def stacked_linear(x: Tensor, weights: tuple[Tensor, ...], bias: Tensor | None) 
         Tensor: Shape (..., out_1 + out_2 + ...).
     """
 
-    def linear(tokens: Tensor) -> Tensor:
+    def apply(tokens: Tensor) -> Tensor:
         # Either the matrices are put together or what they make: the smaller of the two.
         if tokens.shape[0] > tokens.shape[1]:
-            return F.linear(tokens, torch.cat(weights), bias)
-        out = torch.cat([F.linear(tokens, weight) for weight in weights], -1)
+            return linear(tokens, torch.cat(weights), bias)
+        out = torch.cat([linear(tokens, weight) for weight in weights], -1)
         return out if bias is None else out + bias
 
-    return by_token(x, linear)
+    return by_token(x, apply)
 
 
-def by_token(x: Tensor, linear: Callable[[Tensor], Tensor]) -> Tensor:
+def by_token(x: Tensor, apply: Callable[[Tensor], Tensor]) -> Tensor:
     """Apply a linear map to tokens in any arrangement.
 
     Args:
         x (Tensor): Shape (..., in). Of one that is not contiguous torch would make many small products.
-        linear (Callable): From shape (T, in) to (T, out).
+        apply (Callable): From shape (T, in) to (T, out).
 
     Returns:
         Tensor: Shape (..., out).
     """
-    return linear(x.reshape(-1, x.shape[-1])).view(*x.shape[:-1], -1)
+    return apply(x.reshape(-1, x.shape[-1])).view(*x.shape[:-1], -1)
 
 
 class TransposedLinear(nn.Module):
     """``W^T x + b``, the way out of a pair.
 
     Args:
-        way_in (TwoWays): The module that owns W; it must be a part of the same model.
+        way_in (TiedModule): The module that owns W; it must be a part of the same model.
         matrix (str): Name of W there. Defaults to ``'weight'``.
         bias (bool): Whether there is a bias. Defaults to True.
 
@@ -156,7 +154,7 @@ class TransposedLinear(nn.Module):
         bias (nn.Parameter or None): Shape (in, ), where W has the shape (out, in).
     """
 
-    def __init__(self, way_in: TwoWays, matrix: str = 'weight', bias: bool = True) -> None:
+    def __init__(self, way_in: TiedModule, matrix: str = 'weight', bias: bool = True) -> None:
         super().__init__()
         # In a tuple it is no child of this module, and W does not come twice in the state dict.
         self._way_in = (way_in,)
@@ -170,19 +168,19 @@ class TransposedLinear(nn.Module):
     @property
     def transposed(self) -> Tensor:
         """Tensor: ``W`` of the way out, of the shape that its owner gives it."""
-        return self._way_in[0].two_ways(self.matrix)[1]
+        return self._way_in[0].in_and_out(self.matrix)[1]
 
     @property
     def weight(self) -> Tensor:
-        """Tensor: ``W^T``, shape (in, out), a view."""
-        return self.transposed.mT
+        """Tensor: ``W^T``, shape (in, out, ...), a view."""
+        return transposed_view(self.transposed)
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (..., out) to (..., in)."""
         return by_token(x, lambda tokens: transposed_linear(tokens, self.transposed, self.bias))
 
 
-class TiedConv1x1(TwoWays, nn.Module):
+class TiedConv1x1(TiedModule, nn.Module):
     """A 1x1 convolution by W, the way in of a pair.
 
     Args:
@@ -214,7 +212,7 @@ class TiedConv1x1(TwoWays, nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (N, in, H, W) to (N, out, H / stride, W / stride), rounded up."""
-        return F.conv2d(x, self.two_ways('weight')[0], self.bias, self.stride)
+        return conv1x1(x, self.in_and_out('weight')[0], self.bias, self.stride)
 
 
 class TransposedConv1x1(TransposedLinear):
@@ -225,7 +223,7 @@ class TransposedConv1x1(TransposedLinear):
         return transposed_conv1x1(x, self.transposed, self.bias)
 
 
-class TiedTorchAttention(TwoWays, nn.MultiheadAttention):
+class TiedTorchAttention(TiedModule, nn.MultiheadAttention):
     """torch's ``nn.MultiheadAttention`` with two matrices instead of four, for self- and cross-attention.
 
     Query ``W_q x``, key ``W_kv y``, value ``W_kv^T z``, output ``W_q^T concat(heads)``, each with its own bias.
@@ -250,9 +248,9 @@ class TiedTorchAttention(TwoWays, nn.MultiheadAttention):
     def __init__(
         self, embed_dim: int, num_heads: int, dropout: float = 0.0, bias: bool = True, batch_first: bool = False
     ) -> None:
-        # The host's own constructor would make the untied matrices.
+        # Upstream's own constructor would make the untied matrices.
         nn.Module.__init__(self)
-        # Then the host's forward asks for a matrix each of query, key and value.
+        # Then upstream's forward asks for a matrix each of query, key and value.
         self._qkv_same_embed_dim = False
         self.embed_dim = self.kdim = self.vdim = embed_dim
         self.num_heads = num_heads
@@ -273,12 +271,12 @@ class TiedTorchAttention(TwoWays, nn.MultiheadAttention):
 
     @property
     def q_proj_weight(self) -> Tensor:
-        return self.two_ways('q_weight')[0]
+        return self.in_and_out('q_weight')[0]
 
     @property
     def k_proj_weight(self) -> Tensor:
-        return self.two_ways('kv_weight')[0]
+        return self.in_and_out('kv_weight')[0]
 
     @property
     def v_proj_weight(self) -> Tensor:
-        return self.two_ways('kv_weight')[1].mT
+        return transposed_view(self.in_and_out('kv_weight')[1])

@@ -2,7 +2,7 @@ from mmengine.logging import print_log
 from torch import nn
 
 from halvit_mm.io.weights import guard
-from halvit_mm.layers import TwoWays, let_deviate
+from halvit_mm.layers import TiedModule, add_deviations
 from halvit_mm.registry import MODELS
 
 
@@ -30,10 +30,10 @@ def _tied_model(of: str, tie: dict = dict(), annealed: bool = False, **model_cfg
     model = MODELS.build(dict(type=of, **model_cfg))
     print_log(f'{of}:\n{tie_model(model, **tie, way="mean")}', logger='current')
     for module in model.modules():
-        if isinstance(module, TwoWays):
+        if isinstance(module, TiedModule):
             module.reset_parameters()
     if annealed:
-        let_deviate(model)
+        add_deviations(model)
     guard(model)
     return model
 

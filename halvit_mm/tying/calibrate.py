@@ -98,7 +98,7 @@ def fit_units(
         told (Callable): Called with the name and the relative errors before and after of each block.
     """
     owners = [module for _, module in tied_modules(tied) if hasattr(module, 'deviation')]
-    untied = [(owner, name, owner.two_ways(name)) for owner in owners for name in owner.matrices]
+    untied = [(owner, name, owner.in_and_out(name)) for owner in owners for name in owner.matrices]
     untied = [(owner, name, [matrix.detach().clone() for matrix in ways]) for owner, name, ways in untied]
     for owner in owners:
         owner.deviation.alpha.fill_(0)

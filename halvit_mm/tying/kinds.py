@@ -11,12 +11,12 @@ from halvit_mm.layers import (
     TiedFFN,
     TiedKeyValue,
     TiedLinear,
+    TiedModule,
     TiedMultiheadAttention,
     TiedQueryKeyValue,
     TiedTorchAttention,
     TransposedConv1x1,
     TransposedLinear,
-    TwoWays,
     set_matrix,
     tied_modules,
 )
@@ -53,7 +53,7 @@ def _stacked_bias(layer: nn.Linear) -> Tensor:
     return layer.weight.new_zeros(layer.out_features) if layer.bias is None else layer.bias
 
 
-def _fill(owner: TwoWays, weights: Weights, names: tuple[str, ...]) -> None:
+def _fill(owner: TiedModule, weights: Weights, names: tuple[str, ...]) -> None:
     pairs = weights.pairs()
     for name in names:
         set_matrix(owner, name, *pairs[name])

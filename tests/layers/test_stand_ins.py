@@ -39,6 +39,7 @@ def test_transposed_convolution(pixels):
     way_in = TiedConv1x1(4, 40)
     way_out = TransposedConv1x1(way_in)
     torch.nn.init.normal_(way_out.bias)
+    assert way_out.weight.shape == (4, 40, 1, 1)
     pair = torch.nn.Sequential(way_in, way_out).double()
     x = torch.randn(2, 40, pixels, pixels, dtype=torch.double, requires_grad=True)
     # An exported graph has no second, transposed matrix.

@@ -252,8 +252,8 @@ def test_shared_stages():
             assert sum(value.data_ptr() == stage.weight.data_ptr() for value in other.state_dict().values()) == 1
 
 
-def trained_by_one() -> dict:
-    model = build()
+def trained_by_one(**options) -> dict:
+    model = build(**options)
     step(model, torch.optim.SGD(model.parameters(), lr=0.1))
     return model.state_dict()
 
@@ -273,26 +273,38 @@ def ddp(expected: dict, rank: int) -> None:
     assert_tied(model)
 
 
-def fsdp(expected: dict, rank: int) -> None:
-    model = build()
+def fsdp(expected: dict, rank: int, **options) -> None:
+    model = build(**options)
     mesh = init_device_mesh('cpu', (2,))
     for layer in model.layers:
         fully_shard(layer, mesh=mesh)
     fully_shard(model, mesh=mesh)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     model(part(rank))[0].square().mean().backward()
-    assert model.layers[0].attn.kv_weight.to_local().shape[0] * 2 == TINY_ARCH['embed_dims']
+    assert model.layers[0].ln1.weight.to_local().shape[0] * 2 == TINY_ARCH['embed_dims']
     optimizer.step()
     state = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
     if rank == 0:
         for name, value in state.items():
             torch.testing.assert_close(value, expected[name])
-        plain = build()
+        plain = build(tie=model.tie)
         plain.load_state_dict(state)
-        assert_tied(plain)
+        if model.tie == 'both':
+            assert_tied(plain)
 
 
 @pytest.mark.parametrize('wrap', [ddp, fsdp])
 def test_tie_over_ranks(wrap):
     """Two ranks with half of the images each end as one with all of them; FSDP2 shards each layer."""
     on_ranks(wrap, trained_by_one())
+
+
+def fsdp_with_windows(options: dict, expected: dict, rank: int) -> None:
+    fsdp(expected, rank, **options)
+
+
+@pytest.mark.parametrize(('tie', 'with_cp'), [('both', False), ('both', True), ('none', False)])
+def test_windows_over_ranks(tie, with_cp):
+    """FSDP2 gathers a layer's weights as the layer is called."""
+    options = dict(tie=tie, with_cp=with_cp, window_size=2, global_attn_layers=(1,))
+    on_ranks(fsdp_with_windows, options, trained_by_one(**options))

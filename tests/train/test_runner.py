@@ -110,7 +110,7 @@ def upstream_tool(package: str, tool: str) -> Path:
 
 @pytest.mark.long
 def test_upstreams_own_tools_train_resume_and_test(tmp_path):
-    """mmpretrain's, unmodified, on two CPU ranks; a run that is cut and resumed ends as one that is not, bit for bit."""
+    """mmpretrain's, unmodified, on two ranks; a run that is cut and resumed ends as one that is not, bit for bit."""
     write_digits(tmp_path / 'data/digits')
     train, test = (upstream_tool('mmpretrain', tool) for tool in ('train', 'test'))
     options = ['--launcher', 'pytorch', '--cfg-options', 'param_scheduler=None', 'default_hooks.checkpoint.interval=1']

@@ -1,122 +1,21 @@
-from collections import OrderedDict
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from mmcv.cnn.bricks.transformer import FFN
-from mmengine.model import BaseModule, ModuleList
+from mmengine.model import ModuleList
 from mmengine.model.weight_init import trunc_normal_
 from mmpretrain.models.backbones import VisionTransformer
-from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLayer
-from mmpretrain.models.utils import MultiheadAttention, build_norm_layer, resize_pos_embed, to_2tuple
-from torch import Tensor, nn
+from mmpretrain.models.utils import resize_pos_embed, to_2tuple
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from halvit_mm.arguments import Expect, refuse_unknown_arguments
 from halvit_mm.io.weights import guard
-from halvit_mm.layers import TiedFFN, TiedMultiheadAttention, let_deviate
-from halvit_mm.layers.windows import join_windows, split_into_windows
+from halvit_mm.layers import EncoderLayer, TiedEncoderLayer, add_deviations
 from halvit_mm.registry import MODELS
 
 TIES = ('both', 'attn', 'ffn', 'none')
-# Of an 800 x 1333 image at width 768 one takes 13 MB.
-POS_EMBEDS_KEPT = 4
-
-
-class TiedTransformerEncoderLayer(TransformerEncoderLayer):
-    """Pre-norm encoder layer in which the attention, the feed-forward network or both are tied.
-
-    Args:
-        embed_dims (int): Features of a token, D.
-        num_heads (int): Number of attention heads.
-        feedforward_channels (int): Width M of the feed-forward network.
-        tie (str): ``'both'``, ``'attn'`` or ``'ffn'``: which part is tied. Defaults to ``'both'``.
-        layer_scale_init_value (float or Tensor): First value of the layer scale; 0 means none. Defaults to 0.
-        drop_rate (float): Dropout rate after each projection. Defaults to 0.
-        attn_drop_rate (float): Dropout rate of the attention weights. Defaults to 0.
-        drop_path_rate (float): Stochastic depth rate. Defaults to 0.
-        num_fcs (int): Number of linear maps in the feed-forward network; 2 where it is tied. Defaults to 2.
-        qkv_bias (bool): Whether query, key and value have biases. Defaults to True.
-        ffn_type (str): ``'origin'``; mmpretrain's ``'swiglu_fused'`` has three matrices and no second one to
-            tie. Defaults to ``'origin'``.
-        act_cfg (dict): Config of the activation. Defaults to ``dict(type='GELU')``.
-        norm_cfg (dict): Config of the norms. Defaults to ``dict(type='LN')``.
-        init_cfg (dict, optional): Initialization config of mmengine. Defaults to None.
-
-    Raises:
-        ValueError: If ``ffn_type`` is not ``'origin'``.
-    """
-
-    def __init__(
-        self,
-        embed_dims: int,
-        num_heads: int,
-        feedforward_channels: int,
-        tie: str = 'both',
-        layer_scale_init_value: float | Tensor = 0.0,
-        drop_rate: float = 0.0,
-        attn_drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
-        num_fcs: int = 2,
-        qkv_bias: bool = True,
-        ffn_type: str = 'origin',
-        act_cfg: dict = dict(type='GELU'),
-        norm_cfg: dict = dict(type='LN'),
-        init_cfg: dict | list | None = None,
-    ) -> None:
-        # The host's own constructor would make the untied matrices first.
-        BaseModule.__init__(self, init_cfg)
-        if ffn_type != 'origin':
-            raise ValueError(f"ffn_type={ffn_type!r} cannot be used in a tied layer; use 'origin', or tie='none'")
-        self.embed_dims = embed_dims
-        drop_path = dict(type='DropPath', drop_prob=drop_path_rate)
-
-        self.ln1 = build_norm_layer(norm_cfg, embed_dims)
-        attention = MultiheadAttention if tie == 'ffn' else TiedMultiheadAttention
-        self.attn = attention(
-            embed_dims=embed_dims,
-            num_heads=num_heads,
-            attn_drop=attn_drop_rate,
-            proj_drop=drop_rate,
-            dropout_layer=drop_path,
-            qkv_bias=qkv_bias,
-            layer_scale_init_value=layer_scale_init_value,
-        )
-        self.ln2 = build_norm_layer(norm_cfg, embed_dims)
-        ffn = FFN if tie == 'attn' else TiedFFN
-        self.ffn = ffn(
-            embed_dims=embed_dims,
-            feedforward_channels=feedforward_channels,
-            num_fcs=num_fcs,
-            ffn_drop=drop_rate,
-            dropout_layer=drop_path,
-            act_cfg=act_cfg,
-            layer_scale_init_value=layer_scale_init_value,
-        )
-
-
-def attend_in_windows(layer: TransformerEncoderLayer, x: Tensor, resolution: tuple[int, int], largest: int) -> Tensor:
-    """Run an encoder layer whose tokens attend within windows.
-
-    Args:
-        layer (TransformerEncoderLayer): The layer, tied or not; from :func:`drop_whole_images`.
-        x (Tensor): Extra tokens and those of a map, shape (B, E + H * W, D).
-        resolution (tuple[int, int]): H and W.
-        largest (int): Most tokens that a window may have along a side.
-
-    Returns:
-        Tensor: Shape (B, E + H * W, D).
-    """
-    attended = layer.attn(split_into_windows(layer.ln1(x), resolution, largest))
-    x = x + layer.drop_path(join_windows(attended, resolution, largest))
-    return layer.ffn(layer.ln2(x), identity=x)
-
-
-def drop_whole_images(layer: TransformerEncoderLayer) -> TransformerEncoderLayer:
-    """Move the stochastic depth of a layer's attention behind the windows, which it would drop one by one."""
-    layer.drop_path, layer.attn.out_drop = layer.attn.out_drop, nn.Identity()
-    return layer
 
 
 @MODELS.register_module()
@@ -305,10 +204,10 @@ class HaLViT(VisionTransformer):
         self.window_size = window_size
         self.global_attn_layers = tuple(index % num_layers for index in global_attn_layers)
 
-        layer_type = TransformerEncoderLayer if tie == 'none' else TiedTransformerEncoderLayer
+        layer_type = EncoderLayer if tie == 'none' else TiedEncoderLayer
         tie_cfg = {} if tie == 'none' else dict(tie=tie)
         self.layers = ModuleList()
-        for drop_path, layer_cfg in zip(np.linspace(0, drop_path_rate, num_layers), layer_cfgs):
+        for i, (drop_path, layer_cfg) in enumerate(zip(np.linspace(0, drop_path_rate, num_layers), layer_cfgs)):
             cfg = dict(
                 embed_dims=self.embed_dims,
                 num_heads=arch_settings['num_heads'],
@@ -318,14 +217,13 @@ class HaLViT(VisionTransformer):
                 drop_path_rate=float(drop_path),
                 qkv_bias=qkv_bias,
                 norm_cfg=norm_cfg,
+                window_size=0 if i in self.global_attn_layers else window_size,
                 **tie_cfg,
             )
-            layer = layer_type(**{**cfg, **layer_cfg})
-            self.layers.append(drop_whole_images(layer) if self._has_windows(len(self.layers)) else layer)
+            self.layers.append(layer_type(**{**cfg, **layer_cfg}))
 
         if annealed:
-            let_deviate(self)
-        self._pos_embeds = OrderedDict()
+            add_deviations(self)
         guard(self)
         self.frozen_stages = frozen_stages
         self.train()
@@ -340,7 +238,7 @@ class HaLViT(VisionTransformer):
         return arch
 
     def init_weights(self) -> None:
-        # The host's own draws the position embedding anew over a checkpoint that is named in a list.
+        # Upstream's own draws the position embedding anew over a checkpoint that is named in a list.
         super(VisionTransformer, self).init_weights()
         init_cfgs = self.init_cfg if isinstance(self.init_cfg, list) else [self.init_cfg]
         if not any(cfg and cfg['type'] == 'Pretrained' for cfg in init_cfgs):
@@ -351,36 +249,17 @@ class HaLViT(VisionTransformer):
     def _prepare_pos_embed(self, state_dict, prefix, *args, **kwargs) -> None:
         name = f'{prefix}pos_embed'
         if not self.with_cls_token and {name, f'{prefix}cls_token'} <= state_dict.keys():
-            # The host takes the class token's embedding out too, but only of a model for images of the same size.
+            # Upstream takes the class token's embedding out too, but only of a model for images of the same size.
             state_dict[name] = state_dict[name][:, 1:]
         super()._prepare_pos_embed(state_dict, prefix, *args, **kwargs)
 
-    def _has_windows(self, layer: int) -> bool:
-        return self.window_size > 0 and layer not in self.global_attn_layers
-
-    def _run_layer(self, index: int, x: Tensor, resolution: tuple[int, int]) -> Tensor:
-        if self._has_windows(index):
-            return attend_in_windows(self.layers[index], x, resolution, self.window_size)
-        return self.layers[index](x)
-
     def _pos_embed_for(self, resolution: tuple[int, int]) -> Tensor:
-        """The position embedding of a map, shape (1, E + H * W, D); computed once per size while nothing learns it."""
-        pos_embed = self.pos_embed
+        """The position embedding of a map of H x W patches, shape (1, E + H * W, D)."""
         if any(isinstance(size, torch.SymInt) for size in resolution):
             return self._resize_for_any(resolution)
-        args = self.patch_resolution, resolution, self.interpolate_mode, self.num_extra_tokens
-        learned = torch.is_grad_enabled() and pos_embed.requires_grad
-        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
-        if self.training or learned or traced or pos_embed.is_inference():
-            return resize_pos_embed(pos_embed, *args)
-        # The parameter is kept with it, so that no other one can come to have its id.
-        key = (*resolution, id(pos_embed), pos_embed.device, pos_embed.dtype, pos_embed._version)
-        if key not in self._pos_embeds:
-            self._pos_embeds[key] = pos_embed, resize_pos_embed(pos_embed, *args)
-            if len(self._pos_embeds) > POS_EMBEDS_KEPT:
-                self._pos_embeds.popitem(last=False)
-        self._pos_embeds.move_to_end(key)
-        return self._pos_embeds[key][1]
+        return resize_pos_embed(
+            self.pos_embed, self.patch_resolution, resolution, self.interpolate_mode, self.num_extra_tokens
+        )
 
     def _resize_for_any(self, resolution: tuple[torch.SymInt, torch.SymInt]) -> Tensor:
         """As mmpretrain's ``resize_pos_embed``, without its question whether the size is the one that was learned.
@@ -394,20 +273,14 @@ class HaLViT(VisionTransformer):
         grid = F.interpolate(grid, resolution, mode=self.interpolate_mode, align_corners=False)
         return torch.cat((extra, grid.flatten(2).mT), 1)
 
-    def __getstate__(self) -> dict:
-        # A copy's parameter counts its versions anew.
-        return {**self.__dict__, '_pos_embeds': OrderedDict()}
-
     def _format_output(self, x: Tensor, resolution: tuple[int, int]) -> Tensor:
         out = super()._format_output(x, resolution)
-        # The host's map is a view in channels_last layout, which every convolution hands on, and which mmcv's RoIAlign
+        # Upstream's map is a view in channels_last layout, which every convolution hands on, and which mmcv's RoIAlign
         # reads as if it were contiguous: numbers of other pixels, and no error.
         return out.contiguous() if self.out_type == 'featmap' else out
 
     def train(self, mode: bool = True) -> 'HaLViT':
         super().train(mode)
-        # Averaged weights, for one, are put in place behind the version counter's back.
-        self._pos_embeds.clear()
         if self.frozen_stages > 0:
             self._freeze_stages()
         return self
@@ -431,11 +304,11 @@ class HaLViT(VisionTransformer):
         x = self.pre_norm(self.drop_after_pos(x))
 
         outs = []
-        for i in range(self.num_layers):
+        for i, layer in enumerate(self.layers):
             if self.with_cp and torch.is_grad_enabled():
-                x = checkpoint(self._run_layer, i, x, patch_resolution, use_reentrant=False)
+                x = checkpoint(layer, x, patch_resolution, use_reentrant=False)
             else:
-                x = self._run_layer(i, x, patch_resolution)
+                x = layer(x, patch_resolution)
             if i == self.num_layers - 1 and self.final_norm:
                 x = self.ln1(x)
             if i in self.out_indices:

@@ -32,9 +32,9 @@ def checkpoint(tmp_path_factory) -> str:
     return str(path)
 
 
-def make_student(checkpoint: str, tie: str = 'both', **cfg):
+def make_student(checkpoint: str, tie: str = 'both', window_size: int = 0, **cfg):
     model = Config.fromfile(CONFIG)
-    model.merge_from_dict({**OPTIONS, 'model.backbone.tie': tie})
+    model.merge_from_dict({**OPTIONS, 'model.backbone.tie': tie, 'model.backbone.window_size': window_size})
     model = {**model.model, '_scope_': 'mmpretrain', 'type': 'halvit_mm.DistilledClassifier'}
     teacher = dict(teacher=str(CONFIG), teacher_checkpoint=checkpoint, teacher_options=OPTIONS)
     student = MODELS.build({**model, **teacher, **cfg})
@@ -49,8 +49,10 @@ def batch() -> tuple[torch.Tensor, list[DataSample]]:
 LAYERS = dict(feature=2.0, feature_layers=['backbone.layers.0', 'backbone.layers.2'])
 
 
-def test_losses_are_what_they_say(checkpoint):
-    student = make_student(checkpoint, label=0.3, soft=0.7, hard=0.2, temperature=3.0, **LAYERS)
+@pytest.mark.parametrize('window_size', [0, 2])
+def test_losses_are_what_they_say(checkpoint, window_size):
+    weights = dict(label=0.3, soft=0.7, hard=0.2, temperature=3.0)
+    student = make_student(checkpoint, window_size=window_size, **weights, **LAYERS)
     images, samples = batch()
     losses = student.loss(images, samples)
     logits, wanted = student(images), student.teacher(images)

@@ -9,7 +9,7 @@ from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 
 from halvit_mm.data.digits import write_digits
-from halvit_mm.layers import end_deviations, let_deviate
+from halvit_mm.layers import add_deviations, remove_deviations
 from halvit_mm.models import HaLViT
 from halvit_mm.train import AnnealTyingHook, ResumableRunner
 from halvit_mm.tying.checkpoint import build_model, tie_weights
@@ -53,7 +53,7 @@ def test_deviation_is_two_matrices():
     expected = torch.nn.functional.gelu(x @ way_in.T + ffn.hidden_bias) @ way_out + ffn.out_bias
     torch.testing.assert_close(ffn(x, identity=torch.zeros_like(x)), expected, rtol=0, atol=1e-12)
     untouched = {name for name, _ in HaLViT(TINY_ARCH, img_size=32, patch_size=8).named_parameters()}
-    end_deviations(vit)
+    remove_deviations(vit)
     assert {name for name, _ in vit.named_parameters()} == untouched
 
 
@@ -196,4 +196,4 @@ def test_two_ranks(data, tmp_path):
 
 def test_deviations_need_something_tied():
     with pytest.raises(ValueError, match='Linear has no tied'):
-        let_deviate(torch.nn.Linear(2, 2))
+        add_deviations(torch.nn.Linear(2, 2))
