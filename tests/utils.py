@@ -189,24 +189,32 @@ def run(*command: str | Path, cwd: Path = ROOT, timeout: float = 300, check: boo
     return subprocess.CompletedProcess(command, process.returncode, output)
 
 
+# A rank's number, its number on the machine, and how many ranks there are
+_RANK_VARIABLES = dict(
+    pytorch=('RANK', 'LOCAL_RANK', 'WORLD_SIZE'), slurm=('SLURM_PROCID', 'SLURM_LOCALID', 'SLURM_NTASKS')
+)
+
+
 def run_tool(
     tool: str | Path,
     *arguments: str | Path,
     cwd: Path = ROOT,
     ranks: int | None = None,
+    launcher: str = 'pytorch',
     timeout: float = 300,
     check: bool = True,
     **variables: str,
 ):
-    """Run a Python tool as :func:`run` does, in processes that have imported the hosts already.
+    """Run a Python tool as :func:`run` does, in processes that have imported upstream already.
 
-    To import them takes longer than most of what is tested. With ``ranks`` there are as many processes, which find
-    what torchrun would tell them.
+    To import it takes longer than most of what is tested. With ``ranks`` there are as many processes, which find
+    what torchrun, or Slurm with ``launcher='slurm'``, would tell them.
     """
     rank_variables = [{}]
     if ranks:
-        common = dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(free_port()), WORLD_SIZE=str(ranks))
-        rank_variables = [dict(common, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(ranks)]
+        number, place, size = _RANK_VARIABLES[launcher]
+        common = {'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(free_port()), size: str(ranks)}
+        rank_variables = [{**common, number: str(rank), place: str(rank)} for rank in range(ranks)]
     words = [str(word) for word in (ROOT / tool, *arguments)]
     codes, output = _fork(
         _as_a_tool, [(words, str(cwd), {**environment(**variables), **v}) for v in rank_variables], timeout

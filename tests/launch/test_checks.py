@@ -1,9 +1,12 @@
+from argparse import Namespace
 from pathlib import Path
 
 import mmdet
 import pytest
 import torch
+from mmengine.config import Config
 
+from halvit_mm.data import write_digits_coco
 from halvit_mm.errors import UserError
 from halvit_mm.launch.checks import check_run
 from halvit_mm.launch.command import parse_command
@@ -68,3 +71,19 @@ class TestCheckRun:
     def test_scaling_from_nothing(self, data):
         with pytest.raises(UserError, match='--auto-scale-lr: .* expected auto_scale_lr.base_batch_size'):
             check('train', [DIGITS, '--auto-scale-lr'], **data, auto_scale_lr=dict(_delete_=True))
+
+    def test_coco_files_behind_wrappers_are_looked_through(self, tmp_path):
+        write_digits_coco(tmp_path, train=1, val=1)
+        whole, broken = (
+            dict(type='CocoDataset', data_root=str(tmp_path), ann_file=f'annotations/instances_{split}.json')
+            for split in ('train', 'val')
+        )
+        for one in (whole, broken):
+            one['metainfo'] = dict(classes=[*'0123456789'])
+            one['data_prefix'] = dict(img='train' if one is whole else 'val')
+        both = dict(type='ConcatDataset', datasets=[whole, broken])
+        cfg = Config(dict(train_dataloader=dict(dataset=dict(type='RepeatDataset', dataset=both))))
+        check_run(cfg, 'train', Namespace(resume=None))
+        (tmp_path / broken['ann_file']).write_text('{')
+        with pytest.raises(UserError, match=r'train_dataloader: .*instances_val\.json is not a JSON file'):
+            check_run(cfg, 'train', Namespace(resume=None))
