@@ -7,7 +7,7 @@ from mmpretrain.apis import get_model
 from halvit_mm.data import write_digits
 from halvit_mm.deploy import create_session
 from halvit_mm.deploy.export import export
-from halvit_mm.deploy.network import read_images
+from halvit_mm.deploy.network import load_network, read_images
 from halvit_mm.errors import UserError
 from tests.deploy.conftest import HALVIT, RESNET, read
 from tests.utils import ROOT, run_tool
@@ -52,3 +52,30 @@ def test_checkpoint_of_another_model(checkpoint, tmp_path):
     with pytest.raises(UserError, match=r'is not a checkpoint of this model: backbone\.cls_token missing'):
         export(read(HALVIT), weights, tmp_path / 'model.onnx')
     assert [file.name for file in tmp_path.iterdir()] == ['weights.pth']
+
+
+def test_a_model_that_has_not_been_trained(tmp_path):
+    """Its head starts at zero, and so do its logits."""
+    cfg = read(HALVIT)
+    network = load_network(cfg)
+    network.model.init_weights()
+    torch.nn.init.zeros_(network.model.head.layers.head.weight)
+    torch.save(dict(state_dict=network.model.state_dict()), tmp_path / 'fresh.pth')
+    for suffix in ('.onnx', '.pt2', '.pt'):
+        export(cfg, str(tmp_path / 'fresh.pth'), tmp_path / f'model{suffix}', verify=2)
+        assert (tmp_path / f'model{suffix}').is_file()
+
+
+def test_wrapped_data_gives_real_images(tmp_path, monkeypatch):
+    """Through ``RepeatDataset`` and its like."""
+    monkeypatch.chdir(tmp_path)
+    write_digits(tmp_path / 'data/digits')
+    cfg = read(HALVIT)
+    for loader in (cfg.train_dataloader, cfg.test_dataloader):
+        loader.dataset = dict(type='RepeatDataset', times=2, dataset=loader.dataset)
+    said = []
+    export(cfg, None, tmp_path / 'model.onnx', 'int8', verify=4, say=said.append)
+    assert [line for line in said if 'images of 32 x 32 from data/digits' in line] == [
+        '512 images of 32 x 32 from data/digits',
+        '4 images of 32 x 32 from data/digits',
+    ]

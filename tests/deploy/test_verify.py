@@ -21,3 +21,9 @@ def test_file_that_differs(tmp_path):
     ):
         with pytest.raises(UserError, match='m.onnx differs from the model: .* nothing was written'):
             wrong.check('m.onnx', precision)
+
+
+@pytest.mark.parametrize(('theirs', 'error'), [(0.0, 0.0), (0.5, 1.0)])
+def test_outputs_of_zero(theirs, error):
+    found = compare([(torch.zeros(2, 3),)], lambda _: (torch.full((2, 3), theirs),), [torch.zeros(2, 3, 1, 1)], False)
+    assert (found.error, found.largest) == (error, theirs)

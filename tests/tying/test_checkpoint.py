@@ -8,7 +8,7 @@ from mmpretrain.registry import MODELS
 
 from halvit_mm.data.digits import write_digits
 from halvit_mm.errors import UserError
-from halvit_mm.models import HaLViT
+from halvit_mm.models import HaLViT, SharedStageResNet
 from halvit_mm.tying.checkpoint import tie_checkpoint, tie_weights
 from tests.tying.conftest import SMALL, images, make_vit
 from tests.utils import ROOT, TINY_ARCH, run_tool, untie_state_dict
@@ -116,3 +116,13 @@ def test_tool_on_the_digits(tmp_path):
     assert re.search(r'top-1 before any fine-tuning: \d+\.\d\d %', done)
     model = MODELS.build({**Config.fromfile(CONFIG).model, '_scope_': 'mmpretrain'})
     model.load_state_dict(torch.load(tmp_path / 'tied.pth')['state_dict'])
+
+
+def test_blocks_from_the_tenth_on_are_compared():
+    """Of ResNet-101's third stage, which has 23."""
+    cfg = dict(depth=101, stem_channels=8, base_channels=8)
+    plain, tied = SharedStageResNet(shared_stages=(), **cfg), SharedStageResNet(shared_stages=(2,), **cfg)
+    tie_weights(plain, tied, 'mean')
+    plain.layer3[12].conv2 = torch.nn.Conv2d(32, 32, 5, bias=False)
+    with pytest.raises(UserError, match=r'layer3\.12\.conv2\.weight \(32, 32, 5, 5\) instead of \(32, 32, 3, 3\)$'):
+        tie_weights(plain, tied, 'mean')
