@@ -2,8 +2,7 @@ import pytest
 import torch
 from mmpretrain.models.utils import MultiheadAttention
 
-from halvit_mm.layers import add_deviations
-from halvit_mm.models import TiedMultiheadAttention
+from halvit_mm.layers import TiedMultiheadAttention, add_deviations
 from tests.utils import assert_equal_gradients, gradients, tie_gradients, untie_state_dict
 
 
@@ -31,7 +30,7 @@ def make_pair(**cfg) -> tuple[Wrapped, Wrapped]:
 @pytest.mark.parametrize('qkv_bias', [True, False])
 @pytest.mark.parametrize('proj_bias', [True, False])
 @pytest.mark.parametrize('layer_scale', [0.0, 0.1])
-def test_equals_untied_twin(qkv_bias, proj_bias, layer_scale):
+def test_equals_untied_counterpart(qkv_bias, proj_bias, layer_scale):
     tied, untied = make_pair(qkv_bias=qkv_bias, proj_bias=proj_bias, layer_scale_init_value=layer_scale)
     x = torch.randn(2, 7, 24, dtype=torch.double)
     ours, theirs = tied(x), untied(x)
