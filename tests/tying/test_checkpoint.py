@@ -55,10 +55,10 @@ def test_fit_brings_outputs_closer():
     plain, tied = make_vit('none'), make_vit('both')
     layers = [layer.name for layer in tie_weights(plain, tied, 'products')]
     assert units_of(layers) == ['layers.0', 'layers.1', 'layers.2']
-    told, batches = {}, [images(16) for _ in range(4)]
-    fit_units(plain, tied, units_of(layers), batches, 60, 1e-2, lambda name, *errors: told.update({name: errors}))
-    assert [*told] == units_of(layers)
-    assert all(after < 0.7 * before for before, after in told.values()), told
+    reported, batches = {}, [images(16) for _ in range(4)]
+    fit_units(plain, tied, units_of(layers), batches, 60, 1e-2, lambda name, *errors: reported.update({name: errors}))
+    assert [*reported] == units_of(layers)
+    assert all(after < 0.7 * before for before, after in reported.values()), reported
     assert not tied.training
 
 
@@ -174,27 +174,27 @@ def test_weights_of_another_shape_are_refused(tmp_path):
     state['backbone.layers.0.attn.proj.weight'] = torch.zeros(3, 3)
     del state['backbone.layers.0.ln1.weight']
     torch.save(state, tmp_path / 'plain.pth')
-    told = (
+    message = (
         r'plain\.pth does not fit .*: backbone\.layers\.0\.ln1\.weight missing instead of \(96,\); '
         r'backbone\.layers\.0\.attn\.proj\.weight \(3, 3\) instead of \(96, 96\)$'
     )
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         load_plain(cfg, str(tmp_path / 'plain.pth'))
 
 
 @pytest.mark.parametrize(
-    ('change', 'told'),
+    ('change', 'message'),
     [
         (dict(embed_dims=48), r'cls_token \(1, 1, 24\) instead of \(1, 1, 48\); pos_embed .* and \d+ more'),
         (dict(feedforward_channels=48), r'layers\.0\.ffn\.weight \(40, 24\) instead of \(48, 24\)'),
         (dict(num_layers=2), r'layers\.2\.ln1\.weight has no place'),
     ],
 )
-def test_models_that_do_not_fit_are_refused(change, told):
+def test_models_that_do_not_fit_are_refused(change, message):
     plain = make_vit('none')
     tied = HaLViT({**TINY_ARCH, **change}, **SMALL)
     before = {name: value.clone() for name, value in tied.state_dict().items()}
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         tie_weights(plain, tied)
     assert all(torch.equal(value, before[name]) for name, value in tied.state_dict().items())
     with pytest.raises(UserError, match='no tied layer'):

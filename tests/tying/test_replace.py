@@ -1,4 +1,4 @@
-"""Tie the hosts' own models."""
+"""Tie upstream's own models."""
 
 import copy
 
@@ -84,7 +84,7 @@ def flat(outputs) -> torch.Tensor:
 @pytest.mark.parametrize('name', MODELS_TO_TIE)
 def test_a_model_with_equal_ways_computes_what_it_did(name):
     model = MODELS_TO_TIE[name]()
-    model.eval()  # the hosts' backbones give nothing back
+    model.eval()  # which returns None in some of upstream's backbones
     make_ways_equal(model)
     images = torch.randn(2, 3, 56 if name == 'timm-swin' else 32 if name == 'vit' else 64, 64)
     images = images[..., : images.shape[-2]]
@@ -127,13 +127,13 @@ def test_parts_can_be_chosen():
     assert {name for name, *_ in report.tied} == {'layers.1.attn', 'layers.1.ffn'}
     with pytest.raises(ValueError, match='nothing in VisionTransformer could be tied'):
         halvit_mm.tie_model(mmpretrain('VisionTransformer', **VIT), attn=False, ffn=False)
-    with pytest.raises(ValueError, match=r"within='encoder' is no module of the model; it has patch_embed"):
+    with pytest.raises(ValueError, match="within='encoder' is not a module of the model; .* such as patch_embed"):
         halvit_mm.tie_model(mmpretrain('VisionTransformer', **VIT), within='encoder')
-    with pytest.raises(ValueError, match=r"way='none' is unknown; choose from 'mean', 'bases', 'products'"):
+    with pytest.raises(ValueError, match="way='none' is not a way to tie; expected one of 'mean', 'bases'"):
         halvit_mm.tie_model(mmpretrain('VisionTransformer', **VIT), way='none')
 
 
-def test_what_is_left_is_told():
+def test_what_is_left_is_reported():
     report = halvit_mm.tie_model(mmpretrain('ResNet', depth=50), way='mean')
     assert [name for name, *_ in report.left] == [f'layer{i}.0' for i in range(1, 5)]
     shapes = '(128, 256, 1, 1), (512, 128, 1, 1)'
