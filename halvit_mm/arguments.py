@@ -1,4 +1,4 @@
-"""Wrong arguments of a constructor: refused where they come in, with class, name, value and what is expected."""
+"""Checks of a constructor's arguments: an error names the class, the argument, its value and the expected value."""
 
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
@@ -12,20 +12,20 @@ SEQUENCES = (list, tuple, range)
 
 
 class Expect:
-    """Checks of a constructor's arguments, which are given by name: ``Expect(self).positive(depth=depth)``.
+    """Checks of arguments that are given by name: ``Expect(self).positive(depth=depth)``.
 
-    A value of another type is a ``TypeError``. A wrong value of the right type is a ``ValueError``, and so is a whole
-    number of more than 32 bits. A bool is not a number here.
+    A value of a wrong type raises a ``TypeError``. A wrong value of the right type raises a ``ValueError``, and so does
+    a whole number of more than 32 bits. A bool is not a number here.
 
     Args:
-        owner (object): The object that is constructed; errors name its class.
+        owner (object): The object under construction; errors name its class.
     """
 
     def __init__(self, owner: object) -> None:
         self._owner = type(owner).__name__
 
     def instance(self, types: tuple, fault: str, expected: str, holds: Callable = lambda value: True, /, **arguments):
-        """Refuse values that have none of the types, and those for which ``holds`` is false."""
+        """Refuse values of other types, and values for which ``holds`` is false."""
         for name, value in arguments.items():
             if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
                 error = TypeError
@@ -48,17 +48,17 @@ class Expect:
     init_cfg = partialmethod(instance, (Mapping, list, NoneType), 'is not a config', 'a dict, a list of dicts or None')
 
     def part(self, example: str, /, **arguments) -> None:
-        """Refuse what is not the config of a norm, an activation and the like, as ``dict(type=example)`` is."""
+        """Refuse all but configs of a component (a norm, an activation), such as ``dict(type=example)``."""
         expected = f'a dict such as dict(type={example!r})'
         self.instance((Mapping,), "has no 'type'", expected, lambda value: 'type' in value, **arguments)
 
     def choice(self, choices: tuple[str, ...], /, **arguments) -> None:
-        """Refuse what is none of these strings."""
+        """Refuse all but these strings."""
         expected = f'one of {", ".join(map(repr, choices))}'
         self.instance((str,), 'is not a choice', expected, choices.__contains__, **arguments)
 
     def each(self, check: Callable, /, **arguments) -> None:
-        """Refuse what another check refuses, and sequences with an entry that it refuses."""
+        """Apply another check to each value, or to each entry of a value that is a sequence."""
         for name, value in arguments.items():
             if isinstance(value, SEQUENCES):
                 check(**{f'{name}[{i}]': entry for i, entry in enumerate(value)})
@@ -70,14 +70,14 @@ class Expect:
 
 
 def refuse_unknown_arguments(init: Callable, parent: type | None = None) -> Callable:
-    """Let a constructor refuse a misspelled argument and name the one that is nearest.
+    """Let a constructor refuse a misspelled argument and name the nearest argument.
 
     Args:
         init (Callable): The ``__init__``.
-        parent (type, optional): The class whose arguments it takes as ``**kwargs``. Defaults to None.
+        parent (type, optional): The class whose arguments ``init`` takes as ``**kwargs``. Defaults to None.
 
     Returns:
-        Callable: The same, which raises a ``TypeError`` for a keyword that is not an argument.
+        Callable: The ``__init__``, which now raises a ``TypeError`` for a keyword that is not an argument.
     """
     specs = [getfullargspec(function) for function in ([init, parent.__init__] if parent else [init])]
     known = [name for spec in specs for name in spec.args[1:] + spec.kwonlyargs]

@@ -42,10 +42,10 @@ RIGHT = {
     'AnnealTyingHook': (dict(), None),
 }
 # Without arguments of their own
-HOSTS = {'GlobalAveragePooling', 'WholeCheckpointHook', 'ResumableEpochTrainLoop', 'ResumableIterTrainLoop'}
-# Takes a host's arguments too; its own are tried in tests/tying/test_distill.py.
-HOSTS |= {'DistilledClassifier'}
-HOSTS |= {'IterationSeedHook', 'LabelHook', 'PretrainedBackboneHook', 'LearningRateDecayOptimWrapperConstructor'}
+NOT_TRIED = {'GlobalAveragePooling', 'WholeCheckpointHook', 'ResumableEpochTrainLoop', 'ResumableIterTrainLoop'}
+# Takes upstream's arguments too; its own are tried in tests/models/classifiers/test_distilled.py.
+NOT_TRIED |= {'DistilledClassifier'}
+NOT_TRIED |= {'IterationSeedHook', 'LabelHook', 'PretrainedBackboneHook', 'LearningRateDecayOptimWrapperConstructor'}
 
 
 def registered() -> dict:
@@ -58,11 +58,11 @@ def registered() -> dict:
 
 def test_no_class_is_left_out():
     assert halvit_mm.train
-    left_out = {name for name, cls in registered().items() if '__init__' in vars(cls)} - RIGHT.keys() - HOSTS
+    left_out = {name for name, cls in registered().items() if '__init__' in vars(cls)} - RIGHT.keys() - NOT_TRIED
     assert left_out == set()
 
 
-def told(value: object) -> set[str]:
+def names_of(value: object) -> set[str]:
     """Words by which an error names a value."""
     words = {repr(value)}
     return words | {'Absent', "'type'", 'registry'} if value == dict(type='Absent') else words
@@ -82,7 +82,7 @@ def test_wrong_values_are_named(name):
                 outputs = made(inputs)
             except Exception as error:
                 text = str(error)
-                if argument not in text and not any(word in text for word in told(value)):
+                if argument not in text and not any(word in text for word in names_of(value)):
                     unclear.append(f'{argument}={value!r}: {type(error).__name__}: {text[:150]}')
                 continue
             outputs = outputs if isinstance(outputs, (tuple, list)) else [outputs]
@@ -118,7 +118,7 @@ def test_right_values(check, values):
 
 
 @pytest.mark.parametrize(
-    ('check', 'value', 'error', 'told'),
+    ('check', 'value', 'error', 'message'),
     [
         ('whole', True, TypeError, 'depth=True is not a whole number; expected an int'),
         ('whole', 1.0, TypeError, 'depth=1.0 is not a whole number; expected an int'),
@@ -143,10 +143,10 @@ def test_right_values(check, values):
         ('init_cfg', (), TypeError, 'depth=() is not a config; expected a dict, a list of dicts or None'),
     ],
 )
-def test_wrong_values(check, value, error, told):
+def test_wrong_values(check, value, error, message):
     with pytest.raises(error, match='^Part: depth=') as raised:
         getattr(EXPECT, check)(depth=value)
-    assert str(raised.value).endswith(told)
+    assert str(raised.value).endswith(message)
 
 
 def test_parts():
@@ -180,8 +180,8 @@ def test_each_entry():
 def test_misspelled_arguments_are_named(name):
     cls, (right, _) = registered()[name], RIGHT[name]
     for argument in [*inspect.signature(cls).parameters]:
-        told = rf"^{name}: there is no argument '{argument}s'; did you mean '{argument}'\?$"
-        with pytest.raises(TypeError, match=told):
+        message = rf"^{name}: there is no argument '{argument}s'; did you mean '{argument}'\?$"
+        with pytest.raises(TypeError, match=message):
             cls(**right, **{f'{argument}s': None})
 
 

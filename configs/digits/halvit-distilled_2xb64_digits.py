@@ -1,4 +1,4 @@
-# The recommended fine-tuning: the untied twin teaches, not the labels. Its checkpoint and the start: docs/warm_start.md
+# The recommended fine-tuning: the untied model teaches, not the labels. Checkpoints to start from: docs/warm_start.md
 _base_ = 'halvit-warm_2xb64_digits.py'
 
 model = dict(

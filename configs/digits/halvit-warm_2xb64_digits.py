@@ -1,4 +1,4 @@
-# A short fine-tuning of the start that tools/tie_checkpoint.py makes of the trained untied twin: docs/warm_start.md
+# A short fine-tuning from the start that tools/tie_checkpoint.py makes of the trained untied model: docs/warm_start.md
 _base_ = 'halvit_2xb64_digits.py'
 
 param_scheduler = [

@@ -1,4 +1,4 @@
-# A HaLViT for two CPU ranks. Its untied twin: --cfg-options model.backbone.tie=none
+# A HaLViT for two CPU ranks. Its untied counterpart: --cfg-options model.backbone.tie=none
 _base_ = [
     '../_base_/datasets/digits_bs64_32.py',
     '../_base_/schedules/digits_adamw_100e.py',

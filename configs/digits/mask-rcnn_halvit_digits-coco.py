@@ -1,5 +1,5 @@
 # Mask R-CNN on handwritten digits for two CPU ranks. The backbone has learned to classify them before:
-# halvit_2xb16_digits-single.py. Its untied twin: --cfg-options model.backbone.tie=none, in both.
+# halvit_2xb16_digits-single.py. Its untied counterpart: --cfg-options model.backbone.tie=none, in both.
 _base_ = [
     '../_base_/models/mask-rcnn_digits.py',
     '../_base_/datasets/digits-coco.py',

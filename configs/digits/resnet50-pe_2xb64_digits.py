@@ -1,4 +1,4 @@
-# A narrow ResNet50-PE1 for two CPU ranks. Its plain twin: --cfg-options 'model.backbone.shared_stages=()'
+# A narrow ResNet50-PE1 for two CPU ranks. Its untied counterpart: --cfg-options 'model.backbone.shared_stages=()'
 _base_ = [
     '../_base_/datasets/digits_bs64_32.py',
     '../_base_/schedules/digits_sgd_30e.py',

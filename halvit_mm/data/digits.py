@@ -7,15 +7,15 @@ from PIL import Image
 def split_digits(val_fraction: float = 0.2) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Load scikit-learn's handwritten digits and split them.
 
-    They are the 1,797 of the UCI set "Optical Recognition of Handwritten Digits": 8 x 8 pixels, grey. The split is
-    stratified by class and always the same.
+    The digits are the 1,797 of the UCI set "Optical Recognition of Handwritten Digits": 8 x 8 pixels, grey. The split
+    is stratified by class and always the same.
 
     Args:
-        val_fraction (float): Share of the images in ``val``. Defaults to 0.2.
+        val_fraction (float): Fraction of the images in ``val``. Defaults to 0.2.
 
     Returns:
         dict[str, tuple]: For ``train`` and ``val`` the images, grey levels from 0 to 1, shape (N, 8, 8); their
-            classes, shape (N, ); their numbers in the set, shape (N, ).
+        classes, shape (N, ); their numbers in the set, shape (N, ).
     """
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
@@ -33,12 +33,11 @@ def split_digits(val_fraction: float = 0.2) -> dict[str, tuple[np.ndarray, np.nd
 def write_digits(root: str | Path, val_fraction: float = 0.2) -> dict[str, int]:
     """Write scikit-learn's handwritten digits as image files in ImageNet's layout.
 
-    The images are written as they are, as ``root/{train,val}/{0..9}/NNNN.png``, NNNN being the number of the image
-    in the set.
+    Files are ``root/{train,val}/{0..9}/NNNN.png``, NNNN being the number of the image in the set, of 8 x 8 pixels.
 
     Args:
         root (str or Path): Folder to write to.
-        val_fraction (float): Share of the images in ``val``; see :func:`split_digits`. Defaults to 0.2.
+        val_fraction (float): Fraction of the images in ``val``; see :func:`split_digits`. Defaults to 0.2.
 
     Returns:
         dict[str, int]: Number of images in ``train`` and in ``val``.

@@ -12,18 +12,18 @@ from .digits import split_digits
 CANVASES = ((96, 128), (128, 96), (112, 112), (128, 128))
 # Height of a glyph, in pixels; the images of the digits are square.
 GLYPHS = (28, 56)
-# A digit of which less can be seen is not kept, and the rest of it counts as clutter.
+# Least visible fraction of an earlier digit; a later digit that would hide more is not placed.
 LEAST_VISIBLE = 0.8
 
 
 @dataclass
 class Canvas:
-    """A drawn image and what is on it.
+    """A drawn image and the digits on it.
 
     Attributes:
         image (np.ndarray): Grey levels, shape (H, W), uint8.
-        labels (list[int]): The digit that each object is.
-        masks (list[np.ndarray]): Its visible pixels, shape (H, W), bool.
+        labels (list[int]): Class of each digit.
+        masks (list[np.ndarray]): Visible pixels of each digit, shape (H, W), bool.
     """
 
     image: np.ndarray
@@ -32,16 +32,7 @@ class Canvas:
 
 
 def draw_clutter(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Make a background that is no digit: an uneven shade, straight strokes and noise.
-
-    Args:
-        rng (np.random.Generator): Where the randomness comes from.
-        height (int): Height in pixels.
-        width (int): Width in pixels.
-
-    Returns:
-        np.ndarray: Grey levels, shape (height, width), uint8.
-    """
+    """A background of an uneven shade, straight strokes and noise: grey levels, shape (height, width), uint8."""
     y, x = np.mgrid[:height, :width]
     slope_y, slope_x = rng.uniform(-0.25, 0.25, 2)
     shade = rng.uniform(20, 80) + slope_y * (y - height / 2) + slope_x * (x - width / 2)
@@ -60,14 +51,11 @@ def draw_canvas(
     """Place handwritten digits on a cluttered background; later ones may cover a part of earlier ones.
 
     Args:
-        rng (np.random.Generator): Where the randomness comes from.
+        rng (np.random.Generator): The source of randomness.
         images (np.ndarray): Digits to choose from, grey levels from 0 to 1, shape (N, 8, 8).
-        labels (np.ndarray): Their classes, shape (N, ).
+        labels (np.ndarray): Classes of the digits, shape (N, ).
         size (tuple[int, int]): Height and width of the canvas, in pixels.
-        number (int): Digits to place. As many are on the canvas, unless it has no room for them.
-
-    Returns:
-        Canvas: The image, and class and visible pixels of each digit.
+        number (int): Number of digits; fewer are on the canvas if it lacks the room.
     """
     image = draw_clutter(rng, *size).astype(np.float64)
     chosen, masks = [], []
@@ -84,7 +72,7 @@ def draw_canvas(
         kept = [other & ~mask for other in masks]
         if any(rest.sum() < LEAST_VISIBLE * other.sum() for rest, other in zip(kept, masks)):
             continue
-        # White on white, more would be hard to tell apart by eye.
+        # White digits that overlap more cannot be told apart by eye.
         if any(overlap(mask, other) > 0.1 for other in masks):
             continue
         area = image[top : top + side, left : left + side]
@@ -95,14 +83,7 @@ def draw_canvas(
 
 
 def box_of(mask: np.ndarray) -> tuple[int, int, int, int]:
-    """Smallest box around the pixels of a mask.
-
-    Args:
-        mask (np.ndarray): Shape (H, W), bool, not empty.
-
-    Returns:
-        tuple[int, int, int, int]: Left, top, width and height, in pixels.
-    """
+    """Left, top, width and height, in pixels, of the smallest box around a mask of shape (H, W)."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     return int(columns[0]), int(rows[0]), int(columns[-1] - columns[0] + 1), int(rows[-1] - rows[0] + 1)
 
@@ -117,9 +98,9 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
 def write_digits_coco(root: str | Path, train: int = 2000, val: int = 200) -> dict[str, int]:
     """Write cluttered canvases with handwritten digits, boxes and masks in COCO's layout.
 
-    The digits are those of :func:`~halvit_mm.data.write_digits`, in its split: none is in train and in val. A
-    canvas has 2 to 6 of them, 28 to 56 pixels high. Files: ``root/{train,val}/NNNNNN.png`` and
-    ``root/annotations/instances_{train,val}.json``, with run-length masks. They are the same every time.
+    The digits are those of :func:`~halvit_mm.data.write_digits`, in its split: no digit is in both train and val. A
+    canvas has 2 to 6 digits, 28 to 56 pixels high. Files are ``root/{train,val}/NNNNNN.png`` and
+    ``root/annotations/instances_{train,val}.json``, with run-length masks. Every call writes the same files.
 
     Args:
         root (str or Path): Folder to write to.
@@ -166,7 +147,7 @@ def write_digits_coco(root: str | Path, train: int = 2000, val: int = 200) -> di
 
 
 def write_single_digits(root: str | Path, size: int = 64, copies: Sequence[int] = (4, 1)) -> dict[str, int]:
-    """Write canvases with one digit each in ImageNet's layout: what a detector's backbone learns to classify first.
+    """Write canvases with one digit each in ImageNet's layout, on which a detector's backbone is pretrained.
 
     Args:
         root (str or Path): Folder to write to: ``root/{train,val}/{0..9}/NNNN_C.png``, NNNN being the number of the

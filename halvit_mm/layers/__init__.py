@@ -1,36 +1,28 @@
+"""Layers in which a matrix W serves on the way in and its transpose on the way out.
+
+Source: "HaLViT: Half of the Weights are Enough" (CVPR 2024 Workshops) and "Do deep neural networks utilize the weight
+space efficiently?" (`arXiv 2401.16438 <https://arxiv.org/abs/2401.16438>`_).
+
+Matrices start Xavier uniform, as in ViT, those of 1x1 convolutions Xavier normal, as the authors', and biases start at
+zero. The constructors do this, because an ``init_cfg`` by layer type (``layer='Linear'``) cannot reach a bare
+parameter.
+"""
+
 from .attention import TiedMultiheadAttention
 from .bottleneck import SharedBottleneckStage
 from .encoder_layer import EncoderLayer, TiedEncoderLayer
-from .ffn import FrugalGELU, TiedFFN
-from .shared import TiedModule, add_deviations, remove_deviations, set_matrix, tied_modules, transposed_linear
-from .stand_ins import (
-    TiedConv1x1,
-    TiedKeyValue,
-    TiedLinear,
-    TiedQueryKeyValue,
-    TiedTorchAttention,
-    TransposedConv1x1,
-    TransposedLinear,
-)
+from .ffn import TiedFFN
+from .shared import TiedModule, add_deviations, remove_deviations, set_matrix, tied_modules
 
 __all__ = [
     'EncoderLayer',
-    'FrugalGELU',
     'SharedBottleneckStage',
-    'TiedConv1x1',
     'TiedEncoderLayer',
     'TiedFFN',
-    'TiedKeyValue',
-    'TiedLinear',
-    'TiedMultiheadAttention',
-    'TiedQueryKeyValue',
-    'TiedTorchAttention',
-    'TransposedConv1x1',
-    'TransposedLinear',
     'TiedModule',
-    'remove_deviations',
+    'TiedMultiheadAttention',
     'add_deviations',
+    'remove_deviations',
     'set_matrix',
     'tied_modules',
-    'transposed_linear',
 ]

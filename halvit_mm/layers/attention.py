@@ -20,12 +20,7 @@ class TiedMultiheadAttention(TiedModule, BaseModule):
     - query ``W_q x + b_q``, key ``W_kv x + b_k``, value ``W_kv^T x + b_v``,
     - output ``W_q^T concat(heads) + b_o``.
 
-    Source: "HaLViT: Half of the Weights are Enough" (CVPR 2024 Workshops) and "Do deep neural networks
-    utilize the weight space efficiently?" (`arXiv 2401.16438 <https://arxiv.org/abs/2401.16438>`_).
-
-    The matrices start Xavier uniform, as in ViT and as the authors start the convolutional form, and the biases
-    at zero; this happens in the constructor, because an ``init_cfg`` by layer type (``layer='Linear'``) cannot
-    reach a bare parameter.
+    Source and initialization: see :mod:`halvit_mm.layers`.
 
     Args:
         embed_dims (int): Features of a token, D.
@@ -98,13 +93,6 @@ class TiedMultiheadAttention(TiedModule, BaseModule):
         self.out_drop = build_dropout(dropout_layer)
         self.gamma1 = build_layer_scale(embed_dims, layer_scale_init_value)
 
-    def reset_parameters(self) -> None:
-        for weight in (self.q_weight, self.kv_weight):
-            nn.init.xavier_uniform_(weight)
-        for bias in (self.qkv_bias, self.proj_bias):
-            if bias is not None:
-                nn.init.zeros_(bias)
-
     def forward(self, x: Tensor) -> Tensor:
         """Attend from every token to every token.
 
@@ -125,13 +113,13 @@ class TiedMultiheadAttention(TiedModule, BaseModule):
         return self.out_drop(self.gamma1(self.proj_drop(out)))
 
     def attention_weights(self, x: Tensor) -> Tensor:
-        """What :meth:`forward` attends with, which fused attention does not return; without dropout.
+        """The weights that :meth:`forward` attends with, which fused attention does not return; without dropout.
 
         Args:
             x (Tensor): Shape (B, N, D).
 
         Returns:
-            Tensor: In each head the weights of tokens (last) for tokens (last but one), shape (B, H, N, N).
+            Tensor: Weight of token j for token i at ``[..., i, j]``, shape (B, H, N, N).
         """
         query, _ = self.in_and_out('q_weight')
         q, k, _ = self._project(x, query)
@@ -153,15 +141,7 @@ class TiedMultiheadAttention(TiedModule, BaseModule):
 
 
 def build_layer_scale(embed_dims: int, init_value: float | Tensor) -> nn.Module:
-    """Layer scale (CaiT, `arXiv 2103.17239 <https://arxiv.org/abs/2103.17239>`_) or nothing where it starts at 0.
-
-    Args:
-        embed_dims (int): Number of factors.
-        init_value (float or Tensor): First value of all factors, or of each: shape (embed_dims, ).
-
-    Returns:
-        nn.Module: mmpretrain's ``LayerScale``, or ``nn.Identity`` for the number 0.
-    """
+    """Layer scale (CaiT, `arXiv 2103.17239 <https://arxiv.org/abs/2103.17239>`_), or nothing for the number 0."""
     if not isinstance(init_value, Tensor) and init_value == 0:
         return nn.Identity()
     return LayerScale(embed_dims, layer_scale_init_value=init_value)

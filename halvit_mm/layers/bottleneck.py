@@ -3,7 +3,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from mmcv.cnn import build_activation_layer, build_conv_layer, build_norm_layer
+from mmcv.cnn import build_activation_layer, build_norm_layer
 from mmcv.cnn.bricks import DropPath
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
@@ -19,15 +19,15 @@ from .shared import conv1x1, transposed_conv1x1
 
 
 def fold_norm(weight: Tensor, norm: nn.Module) -> tuple[Tensor, Tensor | None, nn.Module | None]:
-    """Fold a batch norm that keeps its statistics into the convolution in front of it.
+    """Fold a batch norm that keeps its statistics into the convolution in front of it, which has no bias.
 
     Args:
-        weight (Tensor): Weight of the convolution, shape (C, ...); it has no bias.
-        norm (nn.Module): The norm behind it.
+        weight (Tensor): Weight of the convolution, shape (C, ...).
+        norm (nn.Module): The norm behind the convolution.
 
     Returns:
         tuple: Weight and bias of the convolution, and the norm that is left to do: None where it is folded, else
-        ``weight``, None and ``norm`` as they are.
+        ``weight``, None and ``norm``.
     """
     if norm.training or not isinstance(norm, _BatchNorm) or not norm.affine or not norm.track_running_stats:
         return weight, None, norm
@@ -36,41 +36,25 @@ def fold_norm(weight: Tensor, norm: nn.Module) -> tuple[Tensor, Tensor | None, n
     return weight * scale.view(-1, 1, 1, 1), bias, None
 
 
-class DepthwiseWiden(BaseModule):
-    """The channels that the input of a stage lacks: a depthwise 3x3 convolution, a norm and GELU.
+class Depthwise(nn.Module):
+    """A depthwise 3x3 convolution and the norm behind it."""
 
-    Args:
-        in_channels (int): Channels of the input.
-        new_channels (int): Channels to make, a multiple of ``in_channels``.
-        norm_cfg (dict): Config of the norm. Defaults to ``dict(type='BN')``.
-        init_cfg (dict, optional): Initialization config of mmengine. Defaults to None.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        new_channels: int,
-        norm_cfg: dict = dict(type='BN'),
-        init_cfg: dict | list | None = None,
-    ) -> None:
-        super().__init__(init_cfg)
-        self.conv = nn.Conv2d(in_channels, new_channels, 3, padding=1, groups=in_channels, bias=False)
-        self.norm_name, norm = build_norm_layer(norm_cfg, new_channels)
+    def __init__(self, in_channels: int, out_channels: int, norm_cfg: dict, stride: int = 1) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, groups=in_channels, bias=False)
+        self.norm_name, norm = build_norm_layer(norm_cfg, out_channels)
         self.add_module(self.norm_name, norm)
 
     @property
     def norm(self) -> nn.Module:
         return getattr(self, self.norm_name)
 
+
+class DepthwiseWiden(Depthwise):
+    """The channels that the input of a stage lacks: a depthwise 3x3 convolution, a norm and GELU."""
+
     def forward(self, x: Tensor) -> Tensor:
-        """Make the new channels.
-
-        Args:
-            x (Tensor): Shape (N, in, H, W).
-
-        Returns:
-            Tensor: Shape (N, new, H, W).
-        """
+        """Shape (N, in, H, W) to (N, new, H, W)."""
         weight, bias, norm = fold_norm(self.conv.weight, self.norm)
         out = F.conv2d(x, weight, bias, padding=1, groups=self.conv.groups)
         if norm is not None:
@@ -81,46 +65,20 @@ class DepthwiseWiden(BaseModule):
         return F.gelu(out)
 
 
-class DepthwiseShortcut(BaseModule):
+class DepthwiseShortcut(Depthwise):
     """Shortcut of a stage that strides: a depthwise 3x3 convolution, then one norm.
 
-    The input comes in parts, because a widened input is never put together where it strides.
-
-    Args:
-        channels (int): Channels of all parts together.
-        stride (int): Stride.
-        avg_down (bool): Whether an average pooling strides in place of the convolution. Defaults to False.
-        norm_cfg (dict): Config of the norm. Defaults to ``dict(type='BN')``.
-        init_cfg (dict, optional): Initialization config of mmengine. Defaults to None.
+    With ``avg_down`` an average pooling strides in place of the convolution.
     """
 
-    def __init__(
-        self,
-        channels: int,
-        stride: int,
-        avg_down: bool = False,
-        norm_cfg: dict = dict(type='BN'),
-        init_cfg: dict | list | None = None,
-    ) -> None:
-        super().__init__(init_cfg)
+    def __init__(self, channels: int, stride: int, avg_down: bool, norm_cfg: dict) -> None:
+        super().__init__(channels, channels, norm_cfg, stride=1 if avg_down else stride)
         # As upstream's avg_down pools
         pool = nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False)
         self.pool = pool if avg_down else nn.Identity()
-        self.conv = nn.Conv2d(
-            channels, channels, 3, stride=1 if avg_down else stride, padding=1, groups=channels, bias=False
-        )
-        self.norm_name, norm = build_norm_layer(norm_cfg, channels)
-        self.add_module(self.norm_name, norm)
-
-    @property
-    def norm(self) -> nn.Module:
-        return getattr(self, self.norm_name)
 
     def forward(self, parts: Sequence[Tensor]) -> Tensor:
-        """Bring the parts to the stride of the stage and put them together.
-
-        Args:
-            parts (Sequence[Tensor]): Each of shape (N, C_i, H, W).
+        """Bring the parts of a widened input, each of shape (N, C_i, H, W), to the stride and put them together.
 
         Returns:
             Tensor: Shape (N, C_1 + C_2 + ..., H / stride, W / stride), rounded up.
@@ -140,69 +98,39 @@ class DepthwiseShortcut(BaseModule):
 class SharedBottleneck(Bottleneck):
     """Bottleneck without 1x1 convolutions of its own: its stage hands it their weight.
 
-    Args:
-        out_channels (int): Channels of the output and, unless ``widen`` is given, of the input.
-        mid_channels (int): Channels of the 3x3 convolution.
-        stride (int): Stride. Defaults to 1.
-        dilation (int): Dilation of the 3x3 convolution. Defaults to 1.
-        groups (int): Groups of the 3x3 convolution. Defaults to 1.
-        widen (nn.Module, optional): Makes from the input the channels that it lacks. Defaults to None.
-        shortcut (nn.Module, optional): Applied to the parts of the widened input. Defaults to None, which means
-            the widened input itself.
-        style (str): ``'pytorch'``: the 3x3 convolution strides; ``'caffe'``: the 1x1 reduction in front of it
-            does. Defaults to ``'pytorch'``.
-        with_cp (bool): Whether activations are computed again in the backward pass. Defaults to False.
-        norm_cfg (dict): Config of the norms. Defaults to ``dict(type='BN')``.
-        act_cfg (dict): Config of the activation. Defaults to ``dict(type='ReLU', inplace=True)``.
-        drop_path_rate (float): Stochastic depth rate. Defaults to 0.
-        init_cfg (dict, optional): Initialization config of mmengine. Defaults to None.
+    ``widen`` makes from the input the channels that the input lacks, and ``shortcut`` is applied to the parts of the
+    widened input. Without ``widen`` the input has ``out_channels``; without ``shortcut`` the widened input itself is
+    the shortcut. All other arguments are those of :class:`SharedBottleneckStage`.
     """
 
     def __init__(
         self,
         out_channels: int,
         mid_channels: int,
+        *,
         stride: int = 1,
-        dilation: int = 1,
-        groups: int = 1,
+        dilation: int,
+        groups: int,
         widen: nn.Module | None = None,
         shortcut: nn.Module | None = None,
-        style: str = 'pytorch',
-        with_cp: bool = False,
-        norm_cfg: dict = dict(type='BN'),
-        act_cfg: dict = dict(type='ReLU', inplace=True),
-        drop_path_rate: float = 0.0,
-        init_cfg: dict | list | None = None,
+        style: str,
+        with_cp: bool,
+        norm_cfg: dict,
+        act_cfg: dict,
+        drop_path_rate: float,
     ) -> None:
         # Upstream's own constructor would make the 1x1 convolutions first.
-        BaseModule.__init__(self, init_cfg)
-        self.in_channels = self.out_channels = out_channels
-        self.mid_channels = mid_channels
-        self.stride = stride
-        self.dilation = dilation
-        self.groups = groups
-        self.style = style
+        BaseModule.__init__(self)
+        self.out_channels = out_channels  # upstream's ResNet reads it
         self.with_cp = with_cp
-        self.norm_cfg = norm_cfg
-        self.conv1_stride, self.conv2_stride = (1, stride) if style == 'pytorch' else (stride, 1)
-
+        self.conv1_stride, conv2_stride = (1, stride) if style == 'pytorch' else (stride, 1)
         self.widen = widen
         self.shortcut = shortcut
         self.norm1_name, norm1 = build_norm_layer(norm_cfg, mid_channels, postfix=1)
         self.norm2_name, norm2 = build_norm_layer(norm_cfg, mid_channels, postfix=2)
         self.norm3_name, norm3 = build_norm_layer(norm_cfg, out_channels, postfix=3)
         self.add_module(self.norm1_name, norm1)
-        self.conv2 = build_conv_layer(
-            None,
-            mid_channels,
-            mid_channels,
-            kernel_size=3,
-            stride=self.conv2_stride,
-            padding=dilation,
-            dilation=dilation,
-            groups=groups,
-            bias=False,
-        )
+        self.conv2 = nn.Conv2d(mid_channels, mid_channels, 3, conv2_stride, dilation, dilation, groups, bias=False)
         self.add_module(self.norm2_name, norm2)
         self.add_module(self.norm3_name, norm3)
         self.relu = build_activation_layer(act_cfg)
@@ -234,8 +162,7 @@ class SharedBottleneck(Bottleneck):
     def _enter(self, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         """The reduced input, shape (N, mid, H', W'), and the shortcut, shape (N, out, H / stride, W / stride).
 
-        W and the shortcut take a widened input in its two parts: put together it would be the largest map of the
-        network.
+        W and the shortcut take a widened input in its two parts. The whole would be the largest map of the network.
         """
         parts = (x,) if self.widen is None else (self.widen(x), x)
         columns = (weight,) if len(parts) == 1 else weight.split([part.shape[1] for part in parts], dim=1)
@@ -257,12 +184,8 @@ class SharedBottleneckStage(ResLayer):
       input, where the input has fewer channels than the output,
     - ``shortcut_0`` is a depthwise 3x3 convolution and a norm where the stage strides; every other is the identity.
 
-    Source: "HaLViT: Half of the Weights are Enough" (CVPR 2024 Workshops) and "Do deep neural networks
-    utilize the weight space efficiently?" (`arXiv 2401.16438 <https://arxiv.org/abs/2401.16438>`_). The authors'
-    code has two norms in a row in ``shortcut_0``; the second adds nothing, and one is kept.
-
-    W starts Xavier normal, as theirs; this happens in the constructor, because an ``init_cfg`` by layer type
-    (``layer='Conv2d'``) cannot reach a bare parameter.
+    Source and initialization: see :mod:`halvit_mm.layers`. The authors' code has two norms in a row in ``shortcut_0``;
+    the second adds nothing, and one is kept.
 
     A checkpoint in which this stage is a plain one has no W to go with its 3x3 convolutions and norms. They are
     left out on loading, and the log says so.
@@ -358,11 +281,8 @@ class SharedBottleneckStage(ResLayer):
         nn.Sequential.__init__(self, *blocks)
         self.block = SharedBottleneck
         self.weight = nn.Parameter(torch.empty(mid_channels, out_channels, 1, 1))
-        self.reset_parameters()
-        self._register_load_state_dict_pre_hook(self._leave_out_plain_stage)
-
-    def reset_parameters(self) -> None:
         nn.init.xavier_normal_(self.weight)
+        self._register_load_state_dict_pre_hook(self._leave_out_plain_stage)
 
     def _leave_out_plain_stage(self, state_dict, prefix, *args) -> None:
         if f'{prefix}weight' in state_dict or f'{prefix}0.conv1.weight' not in state_dict:
@@ -370,21 +290,14 @@ class SharedBottleneckStage(ResLayer):
         for name in [name for name in state_dict if name.startswith(prefix)]:
             del state_dict[name]
         print_log(
-            f'{prefix.rstrip(".") or "This stage"} is shared, and the weights that are loaded are those of a plain '
-            'one: they are left out, and the stage keeps its own initialization.',
+            f'{prefix.rstrip(".") or "This stage"} is a shared stage, and the weights that are loaded are those of a '
+            'plain one: they are left out, and the stage keeps its own initialization.',
             logger='current',
             level=logging.WARNING,
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Run all blocks.
-
-        Args:
-            x (Tensor): Shape (N, in, H, W).
-
-        Returns:
-            Tensor: Shape (N, out, H / stride, W / stride), rounded up.
-        """
+        """Shape (N, in, H, W) to (N, out, H / stride, W / stride), rounded up."""
         for block in self:
             x = block(x, self.weight)
         return x

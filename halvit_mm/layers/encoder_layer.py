@@ -12,11 +12,11 @@ from .windows import join_windows, split_into_windows
 class EncoderLayer(TransformerEncoderLayer):
     """mmpretrain's pre-norm encoder layer, whose tokens may attend within windows.
 
+    Arguments are those of mmpretrain's ``TransformerEncoderLayer``, and besides:
+
     Args:
-        *args: Arguments of mmpretrain's ``TransformerEncoderLayer``.
         window_size (int): Most tokens along a side of a window; 0 means that every token attends to every token.
             Defaults to 0.
-        **kwargs: Arguments of mmpretrain's ``TransformerEncoderLayer``.
     """
 
     def __init__(self, *args, window_size: int = 0, **kwargs) -> None:
@@ -30,7 +30,7 @@ class EncoderLayer(TransformerEncoderLayer):
             self.drop_path, self.attn.out_drop = self.attn.out_drop, nn.Identity()
 
     def forward(self, x: Tensor, resolution: tuple[int, int] | None = None) -> Tensor:
-        """Attend, then transform every token by itself.
+        """Attend, then transform each token alone.
 
         Args:
             x (Tensor): E extra tokens and the H x W tokens of a map, row by row: shape (B, E + H * W, D).
@@ -54,27 +54,16 @@ class EncoderLayer(TransformerEncoderLayer):
 class TiedEncoderLayer(EncoderLayer):
     """Encoder layer in which the attention, the feed-forward network or both are tied.
 
+    Arguments are those of :class:`EncoderLayer`, and besides:
+
     Args:
-        embed_dims (int): Features of a token, D.
-        num_heads (int): Number of attention heads.
-        feedforward_channels (int): Width M of the feed-forward network.
         tie (str): ``'both'``, ``'attn'`` or ``'ffn'``: which part is tied. Defaults to ``'both'``.
-        layer_scale_init_value (float or Tensor): First value of the layer scale; 0 means none. Defaults to 0.
-        drop_rate (float): Dropout rate after each projection. Defaults to 0.
-        attn_drop_rate (float): Dropout rate of the attention weights. Defaults to 0.
-        drop_path_rate (float): Stochastic depth rate. Defaults to 0.
-        num_fcs (int): Number of linear maps in the feed-forward network; 2 where it is tied. Defaults to 2.
-        qkv_bias (bool): Whether query, key and value have biases. Defaults to True.
+        num_fcs (int): Number of linear maps in the feed-forward network. Only 2 can be tied. Defaults to 2.
         ffn_type (str): ``'origin'``; mmpretrain's ``'swiglu_fused'`` has three matrices and no second one to
             tie. Defaults to ``'origin'``.
-        act_cfg (dict): Config of the activation. Defaults to ``dict(type='GELU')``.
-        norm_cfg (dict): Config of the norms. Defaults to ``dict(type='LN')``.
-        window_size (int): Most tokens along a side of a window; 0 means that every token attends to every token.
-            Defaults to 0.
-        init_cfg (dict, optional): Initialization config of mmengine. Defaults to None.
 
     Raises:
-        ValueError: If ``ffn_type`` is not ``'origin'``.
+        ValueError: If ``ffn_type`` is not ``'origin'``, or if ``num_fcs`` is not 2 where the network is tied.
     """
 
     def __init__(

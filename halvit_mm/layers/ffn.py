@@ -16,7 +16,7 @@ class FrugalGELU(nn.GELU):
 
     @classmethod
     def in_place_of(cls, activate: nn.Module) -> nn.Module:
-        """This for torch's GELU; any other activation as it is."""
+        """This class for torch's GELU; any other activation as given."""
         return cls(activate.approximate) if type(activate) is nn.GELU else activate
 
     def forward(self, x: Tensor) -> Tensor:
@@ -30,12 +30,7 @@ class FrugalGELU(nn.GELU):
 class TiedFFN(TiedModule, BaseModule):
     """Feed-forward network with one matrix instead of two: ``W^T F(W x + b_1) + b_2``.
 
-    Source: "HaLViT: Half of the Weights are Enough" (CVPR 2024 Workshops) and "Do deep neural networks
-    utilize the weight space efficiently?" (`arXiv 2401.16438 <https://arxiv.org/abs/2401.16438>`_).
-
-    The matrix starts Xavier uniform, as in ViT and as the authors start the convolutional form, and the biases at
-    zero; this happens in the constructor, because an ``init_cfg`` by layer type (``layer='Linear'``) cannot reach
-    a bare parameter.
+    Source and initialization: see :mod:`halvit_mm.layers`.
 
     Args:
         embed_dims (int): Features of a token, D. Defaults to 256.
@@ -103,11 +98,6 @@ class TiedFFN(TiedModule, BaseModule):
         self.ffn_drop = nn.Dropout(ffn_drop)
         self.dropout_layer = build_dropout(dropout_layer) if dropout_layer else nn.Identity()
         self.gamma2 = build_layer_scale(embed_dims, layer_scale_init_value)
-
-    def reset_parameters(self) -> None:
-        nn.init.xavier_uniform_(self.weight)
-        nn.init.zeros_(self.hidden_bias)
-        nn.init.zeros_(self.out_bias)
 
     def forward(self, x: Tensor, identity: Tensor | None = None) -> Tensor:
         """Transform every token by itself.

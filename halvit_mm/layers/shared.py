@@ -1,8 +1,7 @@
 """Matrices that serve on the way in and, transposed, on the way out, and what lies between untied and tied models.
 
-The only place that applies a matrix W and its transpose, after "HaLViT: Half of the Weights are Enough" (CVPR 2024
-Workshops) and "Do deep neural networks utilize the weight space efficiently?" (`arXiv 2401.16438
-<https://arxiv.org/abs/2401.16438>`_): ``W x`` for tokens and for the pixels of a map, and ``W^T x`` for both.
+This is the only place that applies a matrix W and its transpose: ``W x`` and ``W^T x``, for tokens and for the pixels
+of a map.
 """
 
 from collections.abc import Iterator, Mapping
@@ -71,7 +70,7 @@ def transposed_conv1x1(x: Tensor, weight: Tensor, bias: Tensor | None = None) ->
         Tensor: Shape (N, in, H, W).
     """
     # For many pixels oneDNN's convolution is some 1.2 times as fast, though it copies the matrix. An exported file or a
-    # compiled graph shall not have that copy: conv_transpose2d takes W itself.
+    # compiled graph needs no such copy: conv_transpose2d takes W itself.
     eager = not (torch.compiler.is_compiling() or torch.jit.is_tracing())
     if eager and x.device.type == 'cpu' and x.shape[0] * x.shape[2] * x.shape[3] > weight.shape[0]:
         return F.conv2d(x, transposed_view(weight), bias)
@@ -79,14 +78,7 @@ def transposed_conv1x1(x: Tensor, weight: Tensor, bias: Tensor | None = None) ->
 
 
 def transposed_view(weight: Tensor) -> Tensor:
-    """W^T as ``nn.Linear`` and ``nn.Conv2d`` hold a weight, for a forward of upstream's that asks for one.
-
-    Args:
-        weight (Tensor): W, shape (out, in, ...).
-
-    Returns:
-        Tensor: Shape (in, out, ...), a view.
-    """
+    """W^T as ``nn.Linear`` and ``nn.Conv2d`` hold a weight: a view of shape (in, out, ...) of W, (out, in, ...)."""
     return weight.transpose(0, 1)
 
 
@@ -99,8 +91,8 @@ class Deviation(nn.Module):
         matrices (Mapping[str, Tensor]): The shared matrices by name.
 
     Attributes:
-        way_in (nn.ParameterDict): D_1 of each, of its shape.
-        way_out (nn.ParameterDict): D_2 of each, of its shape.
+        way_in (nn.ParameterDict): D_1 of each matrix, of its shape.
+        way_out (nn.ParameterDict): D_2 of each matrix, of its shape.
         alpha (Tensor): The number a, a buffer of no dimension; starts at 1.
     """
 
@@ -111,15 +103,7 @@ class Deviation(nn.Module):
         self.register_buffer('alpha', next(iter(matrices.values())).new_ones(()))
 
     def forward(self, name: str, matrix: Tensor) -> tuple[Tensor, Tensor]:
-        """Both matrices.
-
-        Args:
-            name (str): Name of the shared matrix.
-            matrix (Tensor): S.
-
-        Returns:
-            tuple[Tensor, Tensor]: W_1 and W_2^T, both of S's shape.
-        """
+        """W_1 and W_2^T of the shared matrix S of that name, both of S's shape."""
         return matrix + self.alpha * self.way_in[name], matrix + self.alpha * self.way_out[name]
 
 
@@ -127,19 +111,27 @@ class TiedModule:
     """A module whose matrices serve on the way in and, transposed, on the way out.
 
     Attributes:
-        matrices (tuple[str]): Names of those parameters.
+        matrices (tuple[str]): Names of those parameters. All other parameters of the module itself are biases.
+        draw (Callable): Gives a matrix its first values.
     """
 
     matrices: tuple[str, ...]
+    draw = staticmethod(nn.init.xavier_uniform_)
+
+    def reset_parameters(self) -> None:
+        """Draw the matrices; set the biases to zero."""
+        for name, parameter in self.named_parameters(recurse=False):
+            initialize = self.draw if name in self.matrices else nn.init.zeros_
+            initialize(parameter)
 
     def in_and_out(self, name: str) -> tuple[Tensor, Tensor]:
-        """The matrix of the way in and that of the way out, of one shape: twice the same, or with a deviation two.
+        """The matrix of the way in and that of the way out. They differ only where the module has a deviation.
 
         Args:
             name (str): One of ``matrices``.
 
         Returns:
-            tuple[Tensor, Tensor]: ``W_1`` and ``W_2^T``.
+            tuple[Tensor, Tensor]: ``W_1`` and ``W_2^T``, of one shape.
         """
         matrix = getattr(self, name)
         deviation = getattr(self, 'deviation', None)
@@ -147,14 +139,7 @@ class TiedModule:
 
 
 def tied_modules(model: nn.Module) -> Iterator[tuple[str, TiedModule]]:
-    """The modules that own shared matrices.
-
-    Args:
-        model (nn.Module): A model.
-
-    Yields:
-        tuple[str, TiedModule]: Name and module.
-    """
+    """Name and module of every owner of shared matrices in a model."""
     for name, module in model.named_modules():
         if isinstance(module, TiedModule):
             yield name, module
@@ -167,7 +152,7 @@ def add_deviations(model: nn.Module) -> None:
         model (nn.Module): A model with tied layers.
 
     Raises:
-        ValueError: If it has none.
+        ValueError: If the model has none.
     """
     owners = [*tied_modules(model)]
     if not owners:
@@ -177,11 +162,7 @@ def add_deviations(model: nn.Module) -> None:
 
 
 def remove_deviations(model: nn.Module) -> None:
-    """Drop the deviations: the model is tied from here on.
-
-    Args:
-        model (nn.Module): A model.
-    """
+    """Drop the deviations of a model, which is tied from here on."""
     for _, module in tied_modules(model):
         if hasattr(module, 'deviation'):
             del module.deviation
@@ -191,10 +172,10 @@ def set_matrix(module: TiedModule, name: str, way_in: Tensor, way_out: Tensor) -
     """Set a shared matrix to the mean of two, which is nearest to both in least squares, and its deviation to the rest.
 
     Args:
-        module (TiedModule): Its owner.
-        name (str): Its name.
-        way_in (Tensor): W_1, of its shape.
-        way_out (Tensor): W_2^T, of its shape.
+        module (TiedModule): Owner of the matrix.
+        name (str): Name of the matrix.
+        way_in (Tensor): W_1, with as many entries as the matrix.
+        way_out (Tensor): W_2^T, with as many entries as the matrix.
     """
     matrix = getattr(module, name)
     with torch.no_grad():

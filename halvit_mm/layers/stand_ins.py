@@ -1,7 +1,7 @@
 """Tied forms of upstream's projections: each takes the place of one linear map or 1x1 convolution.
 
 Upstream's attention or feed-forward module keeps its own ``forward``. The module on the way out has no matrix of its
-own; it looks at that of the module on the way in.
+own; it uses that of the module on the way in.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,23 @@ from torch import Tensor, nn
 from .shared import TiedModule, conv1x1, linear, transposed_conv1x1, transposed_linear, transposed_view
 
 
-class TiedLinear(TiedModule, nn.Module):
+def by_token(x: Tensor, apply: Callable[[Tensor], Tensor]) -> Tensor:
+    """Apply a linear map from shape (T, in) to (T, out) to x of shape (..., in); torch would split a strided x."""
+    return apply(x.reshape(-1, x.shape[-1])).view(*x.shape[:-1], -1)
+
+
+class WayIn(TiedModule, nn.Module):
+    """Owner of shared matrices of one shape and of one bias for all features that they make."""
+
+    def __init__(self, shape: tuple[int, ...], out_features: int, bias: bool) -> None:
+        super().__init__()
+        for name in self.matrices:
+            setattr(self, name, nn.Parameter(torch.empty(shape)))
+        self.bias = nn.Parameter(torch.empty(out_features)) if bias else None
+        self.reset_parameters()
+
+
+class TiedLinear(WayIn):
     """``W x + b``, the way in of a pair.
 
     Args:
@@ -28,22 +44,42 @@ class TiedLinear(TiedModule, nn.Module):
     matrices = ('weight',)
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(out_features, in_features))
-        self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        nn.init.xavier_uniform_(self.weight)
-        if self.bias is not None:
-            nn.init.zeros_(self.bias)
+        super().__init__((out_features, in_features), out_features, bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (..., in) to (..., out)."""
         return by_token(x, lambda tokens: linear(tokens, self.in_and_out('weight')[0], self.bias))
 
 
-class TiedKeyValue(TiedModule, nn.Module):
+class TiedConv1x1(WayIn):
+    """A 1x1 convolution by W, the way in of a pair.
+
+    Args:
+        in_channels (int): Channels of the input.
+        out_channels (int): Channels of the output.
+        stride (int or tuple): Stride. Defaults to 1.
+        bias (bool): Whether there is a bias. Defaults to False.
+
+    Attributes:
+        weight (nn.Parameter): W, shape (out, in, 1, 1).
+        bias (nn.Parameter or None): Shape (out, ).
+    """
+
+    matrices = ('weight',)
+    draw = staticmethod(nn.init.xavier_normal_)
+
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int | tuple[int, int] = 1, bias: bool = False
+    ) -> None:
+        super().__init__((out_channels, in_channels, 1, 1), out_channels, bias)
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape (N, in, H, W) to (N, out, H / stride, W / stride), rounded up."""
+        return conv1x1(x, self.in_and_out('weight')[0], self.bias, self.stride)
+
+
+class TiedKeyValue(WayIn):
     """Keys ``W_kv x`` and values ``W_kv^T x``, one behind the other, in place of a linear map from D to 2D features.
 
     Args:
@@ -58,28 +94,32 @@ class TiedKeyValue(TiedModule, nn.Module):
     matrices = ('kv_weight',)
 
     def __init__(self, embed_dims: int, bias: bool = True) -> None:
-        super().__init__()
-        self.kv_weight = nn.Parameter(torch.empty(embed_dims, embed_dims))
-        self.bias = nn.Parameter(torch.zeros(2 * embed_dims)) if bias else None
-        self.reset_parameters()
+        # W_kv makes keys and values, any other matrix D features.
+        super().__init__((embed_dims, embed_dims), (len(self.matrices) + 1) * embed_dims, bias)
 
-    def reset_parameters(self) -> None:
-        nn.init.xavier_uniform_(self.kv_weight)
-        if self.bias is not None:
-            nn.init.zeros_(self.bias)
+    def maps(self) -> tuple[Tensor, ...]:
+        """The matrices of the linear maps, each of shape (D, D)."""
+        key, value = self.in_and_out('kv_weight')
+        return key, transposed_view(value)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Shape (..., D) to (..., 2D)."""
-        key, value = self.in_and_out('kv_weight')
-        return stacked_linear(x, (key, transposed_view(value)), self.bias)
+        """Shape (..., D) to (..., D times the number of maps)."""
+        maps = self.maps()
+
+        def apply(tokens: Tensor) -> Tensor:
+            # Either the matrices are put together or what they make: the smaller of the two.
+            if tokens.shape[0] > tokens.shape[1]:
+                return linear(tokens, torch.cat(maps), self.bias)
+            out = torch.cat([linear(tokens, weight) for weight in maps], -1)
+            return out if self.bias is None else out + self.bias
+
+        return by_token(x, apply)
 
 
 class TiedQueryKeyValue(TiedKeyValue):
-    """Queries ``W_q x``, keys ``W_kv x`` and values ``W_kv^T x``, in place of a linear map from D to 3D features.
+    """Queries ``W_q x`` in front of keys and values, in place of a linear map from D to 3D features.
 
-    Args:
-        embed_dims (int): Features of a token, D.
-        bias (bool): Whether there are biases. Defaults to True.
+    Arguments are those of :class:`TiedKeyValue`.
 
     Attributes:
         q_weight (nn.Parameter): W_q, shape (D, D); its transpose is the output projection.
@@ -89,57 +129,8 @@ class TiedQueryKeyValue(TiedKeyValue):
 
     matrices = ('q_weight', 'kv_weight')
 
-    def __init__(self, embed_dims: int, bias: bool = True) -> None:
-        nn.Module.__init__(self)
-        self.q_weight = nn.Parameter(torch.empty(embed_dims, embed_dims))
-        self.kv_weight = nn.Parameter(torch.empty(embed_dims, embed_dims))
-        self.bias = nn.Parameter(torch.zeros(3 * embed_dims)) if bias else None
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        nn.init.xavier_uniform_(self.q_weight)
-        super().reset_parameters()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Shape (..., D) to (..., 3D)."""
-        query, _ = self.in_and_out('q_weight')
-        key, value = self.in_and_out('kv_weight')
-        return stacked_linear(x, (query, key, transposed_view(value)), self.bias)
-
-
-def stacked_linear(x: Tensor, weights: tuple[Tensor, ...], bias: Tensor | None) -> Tensor:
-    """Several linear maps of the same input, one behind the other.
-
-    Args:
-        x (Tensor): Shape (..., in).
-        weights (tuple[Tensor]): Each of shape (out_i, in).
-        bias (Tensor, optional): Shape (out_1 + out_2 + ..., ).
-
-    Returns:
-        Tensor: Shape (..., out_1 + out_2 + ...).
-    """
-
-    def apply(tokens: Tensor) -> Tensor:
-        # Either the matrices are put together or what they make: the smaller of the two.
-        if tokens.shape[0] > tokens.shape[1]:
-            return linear(tokens, torch.cat(weights), bias)
-        out = torch.cat([linear(tokens, weight) for weight in weights], -1)
-        return out if bias is None else out + bias
-
-    return by_token(x, apply)
-
-
-def by_token(x: Tensor, apply: Callable[[Tensor], Tensor]) -> Tensor:
-    """Apply a linear map to tokens in any arrangement.
-
-    Args:
-        x (Tensor): Shape (..., in). Of one that is not contiguous torch would make many small products.
-        apply (Callable): From shape (T, in) to (T, out).
-
-    Returns:
-        Tensor: Shape (..., out).
-    """
-    return apply(x.reshape(-1, x.shape[-1])).view(*x.shape[:-1], -1)
+    def maps(self) -> tuple[Tensor, ...]:
+        return self.in_and_out('q_weight')[0], *super().maps()
 
 
 class TransposedLinear(nn.Module):
@@ -156,18 +147,14 @@ class TransposedLinear(nn.Module):
 
     def __init__(self, way_in: TiedModule, matrix: str = 'weight', bias: bool = True) -> None:
         super().__init__()
-        # In a tuple it is no child of this module, and W does not come twice in the state dict.
+        # A tuple hides the owner of W from this module's children, so that W is in the state dict once.
         self._way_in = (way_in,)
         self.matrix = matrix
         self.bias = nn.Parameter(torch.zeros(getattr(way_in, matrix).shape[1])) if bias else None
 
-    def reset_parameters(self) -> None:
-        if self.bias is not None:
-            nn.init.zeros_(self.bias)
-
     @property
     def transposed(self) -> Tensor:
-        """Tensor: ``W`` of the way out, of the shape that its owner gives it."""
+        """Tensor: W of the way out, shape (out, in, ...)."""
         return self._way_in[0].in_and_out(self.matrix)[1]
 
     @property
@@ -178,41 +165,6 @@ class TransposedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Shape (..., out) to (..., in)."""
         return by_token(x, lambda tokens: transposed_linear(tokens, self.transposed, self.bias))
-
-
-class TiedConv1x1(TiedModule, nn.Module):
-    """A 1x1 convolution by W, the way in of a pair.
-
-    Args:
-        in_channels (int): Channels of the input.
-        out_channels (int): Channels of the output.
-        stride (int or tuple): Stride. Defaults to 1.
-        bias (bool): Whether there is a bias. Defaults to False.
-
-    Attributes:
-        weight (nn.Parameter): W, shape (out, in, 1, 1).
-        bias (nn.Parameter or None): Shape (out, ).
-    """
-
-    matrices = ('weight',)
-
-    def __init__(
-        self, in_channels: int, out_channels: int, stride: int | tuple[int, int] = 1, bias: bool = False
-    ) -> None:
-        super().__init__()
-        self.stride = stride
-        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, 1, 1))
-        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        nn.init.xavier_normal_(self.weight)
-        if self.bias is not None:
-            nn.init.zeros_(self.bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Shape (N, in, H, W) to (N, out, H / stride, W / stride), rounded up."""
-        return conv1x1(x, self.in_and_out('weight')[0], self.bias, self.stride)
 
 
 class TransposedConv1x1(TransposedLinear):
@@ -250,7 +202,7 @@ class TiedTorchAttention(TiedModule, nn.MultiheadAttention):
     ) -> None:
         # Upstream's own constructor would make the untied matrices.
         nn.Module.__init__(self)
-        # Then upstream's forward asks for a matrix each of query, key and value.
+        # With False upstream's forward asks for a matrix each of query, key and value.
         self._qkv_same_embed_dim = False
         self.embed_dim = self.kdim = self.vdim = embed_dim
         self.num_heads = num_heads
@@ -259,15 +211,9 @@ class TiedTorchAttention(TiedModule, nn.MultiheadAttention):
         self.batch_first = batch_first
         self.q_weight = nn.Parameter(torch.empty(embed_dim, embed_dim))
         self.kv_weight = nn.Parameter(torch.empty(embed_dim, embed_dim))
-        self.in_proj_bias = nn.Parameter(torch.zeros(3 * embed_dim)) if bias else None
+        self.in_proj_bias = nn.Parameter(torch.empty(3 * embed_dim)) if bias else None
         self.out_proj = TransposedLinear(self, 'q_weight', bias)
         self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        nn.init.xavier_uniform_(self.q_weight)
-        nn.init.xavier_uniform_(self.kv_weight)
-        if self.in_proj_bias is not None:
-            nn.init.zeros_(self.in_proj_bias)
 
     @property
     def q_proj_weight(self) -> Tensor:

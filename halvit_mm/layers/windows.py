@@ -2,7 +2,7 @@
 
 As in "Exploring Plain Vision Transformer Backbones for Object Detection" (ViTDet, `arXiv 2203.16527
 <https://arxiv.org/abs/2203.16527>`_): windows do not overlap, and what a window lacks at the lower and right edges is
-filled with zeros. Unlike there the windows of a map are made as even as they go, so that few zeros are needed, and
+filled with zeros. Unlike in that paper the windows of a map are as even as possible, so that few zeros are needed, and
 extra tokens in front (a class token) take part in every window.
 """
 
@@ -16,7 +16,7 @@ def fit_windows(length: int, largest: int) -> tuple[int, int]:
 
     Args:
         length (int): Tokens along the side.
-        largest (int): Most tokens that a window may have along it.
+        largest (int): Most tokens that a window may have along the side.
 
     Returns:
         tuple[int, int]: Number of windows and tokens of each along the side; their product is at least ``length``,
@@ -55,10 +55,10 @@ def join_windows(windows: Tensor, resolution: tuple[int, int], largest: int) -> 
     Args:
         windows (Tensor): Shape (B * windows, E + h * w, D).
         resolution (tuple[int, int]): H and W of the map.
-        largest (int): As it was given when the map was cut.
+        largest (int): As for :func:`split_into_windows`.
 
     Returns:
-        Tensor: The extra tokens, each the mean of what the windows made of it, and the map: shape (B, E + H * W, D).
+        Tensor: The extra tokens, each the mean over the windows, and the map: shape (B, E + H * W, D).
     """
     H, W = resolution
     (rows, h), (columns, w) = fit_windows(H, largest), fit_windows(W, largest)

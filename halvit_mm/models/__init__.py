@@ -1,5 +1,3 @@
-from halvit_mm.layers import SharedBottleneckStage, TiedFFN, TiedMultiheadAttention
-
 from . import tied_model
 from .backbones import HaLViT, SharedStageResNet
 from .classifiers import DistilledClassifier
@@ -9,10 +7,7 @@ __all__ = [
     'DistilledClassifier',
     'GlobalAveragePooling',
     'HaLViT',
-    'SharedBottleneckStage',
     'SharedStageResNet',
-    'TiedFFN',
-    'TiedMultiheadAttention',
     'ViTPyramid',
     'tied_model',
 ]

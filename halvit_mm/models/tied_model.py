@@ -7,16 +7,17 @@ from halvit_mm.registry import MODELS
 
 
 def _tied_model(of: str, tie: dict = dict(), annealed: bool = False, **model_cfg) -> nn.Module:
-    """A tied model or backbone of a host, by config.
+    """A tied model or backbone of upstream, by config.
 
     ``dict(type='SwinTransformer', ...)`` becomes ``dict(type='halvit_mm.TiedModel', of='SwinTransformer', ...)``, in
     any place of a config where a model or a part of it stands. The shared matrices start Xavier.
 
     Args:
-        of (str): The host's type.
-        tie (dict): Arguments of :func:`tie_model` but ``way``. Defaults to ``dict()``.
-        annealed (bool): Whether the matrices have deviations; see :class:`AnnealTyingHook`. Defaults to False.
-        **model_cfg: Arguments of the host's type.
+        of (str): Upstream's type.
+        tie (dict): Arguments of :func:`~halvit_mm.tying.tie_model`, without ``way``. Defaults to ``dict()``.
+        annealed (bool): Whether the matrices have deviations; see :class:`~halvit_mm.train.AnnealTyingHook`. Defaults
+            to False.
+        **model_cfg: Arguments of upstream's type.
 
     Returns:
         nn.Module: Upstream's model, tied.
@@ -24,7 +25,7 @@ def _tied_model(of: str, tie: dict = dict(), annealed: bool = False, **model_cfg
     Raises:
         UserError: On loading a file that fills less than 90 % of it; see :func:`~halvit_mm.io.weights.guard`.
     """
-    # Who builds a HaLViT imports this file too, and has no use for that room.
+    # Imported here, because the building of a HaLViT imports this file and needs no tying.
     from halvit_mm.tying import tie_model
 
     model = MODELS.build(dict(type=of, **model_cfg))

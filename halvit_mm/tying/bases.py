@@ -1,32 +1,31 @@
-"""Changes of basis that leave a plain layer's function as it is, chosen so that its matrices come close to tied ones.
+"""Changes of basis that keep the function of a plain layer, chosen so that its matrices come close to tied ones.
 
 Attention, head by head: for any invertible A and B
 
 - ``q = A W_q x + A b_q`` and ``k = A^-T W_k x + A^-T b_k`` have the products that they had,
 - ``v = B W_v x + B b_v`` goes through ``W_o B^-1`` to the output that it had.
 
-Besides, ``b_k`` adds the same to all scores of a query, which the softmax does not see, and ``b_v`` adds
-``W_o b_v`` to every output, which ``b_o`` can do as well: both biases may be 0.
+Both ``b_k`` and ``b_v`` may be 0: ``b_k`` adds the same to all scores of a query, which the softmax cancels, and
+``b_v`` adds ``W_o b_v`` to every output, which ``b_o`` can add instead.
 
 A feed-forward network: hidden units may change places and, where the activation is ReLU, grow by any positive factor
-that the second matrix takes back. The places do not matter to tying: W_1's rows and W_2's columns move together. GELU
-knows no factors, so that there a plain network is as close to a tied one as it can be.
+that the second matrix takes back. Places make no difference to tying: W_1's rows and W_2's columns move together. GELU
+allows no factors, so that no change of basis brings such a network closer to a tied one.
 
 Close matrices are not close functions. Where A and B may be any invertible maps, those that bring the matrices closest
-let a few features grow and the others vanish: on a trained ViT the matrices agreed to 0.3, and what the tied attention
-made of its input was further off than without any change of basis. So A and B are either orthogonal and chosen by the
+let a few features grow and the others vanish: on a trained ViT the matrices agreed to 0.3, and the output of the tied
+attention was further off than without any change of basis. So A and B are either orthogonal and chosen by the
 matrices (:func:`align_attention`), or invertible and chosen by the products ``W_q^T W_k`` and ``W_o W_v`` of each head,
 which are all that an attention computes with (:func:`align_products`).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-# Every round of Procrustes brings the matrices closer, or leaves them.
+# Of Procrustes; none takes the matrices further apart.
 ROUNDS = 100
 # Of L-BFGS
 STEPS = 200
@@ -53,8 +52,13 @@ class AttentionWeights:
     out_bias: Tensor | None
     num_heads: int
 
+    def to(self, dtype: torch.dtype) -> 'AttentionWeights':
+        """The attention with tensors of another type, without gradients."""
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **{name: value.detach().to(dtype) for name, value in tensors.items()})
+
     def pairs(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """What is tied: ``W_q`` with ``W_o^T`` and ``W_k`` with ``W_v^T``, each of shape (D, D)."""
+        """The tied pairs: ``W_q`` with ``W_o^T`` and ``W_k`` with ``W_v^T``, each of shape (D, D)."""
         return {'q_weight': (self.query, self.out.T), 'kv_weight': (self.key, self.value.T)}
 
     def products(self) -> tuple[Tensor, Tensor]:
@@ -88,39 +92,31 @@ class FFNWeights:
     scalable: bool = False
 
     def pairs(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """What is tied: ``W_1`` with ``W_2^T``, each of shape (M, D)."""
+        """The tied pair: ``W_1`` with ``W_2^T``, each of shape (M, D)."""
         return {'weight': (self.way_in, self.way_out.T)}
 
 
-def misfit(way_in: Tensor, way_out: Tensor) -> float:
-    """Relative error of the best shared matrix: the mean of both, measured against them.
+def relative_error(way_in: Tensor, way_out: Tensor) -> float:
+    """Relative error of the best shared matrix, which is the mean of both.
 
     Args:
         way_in (Tensor): W_1.
         way_out (Tensor): W_2^T, of the same shape.
 
     Returns:
-        float: 0 where they are the same, ``0.5 ** 0.5`` where they have nothing to do with each other.
+        float: 0 where the two are equal, ``0.5 ** 0.5`` where they are independent.
     """
     both = (way_in.double().square().sum() + way_out.double().square().sum()).item()
     return ((way_in.double() - way_out.double()).square().sum().item() / (2 * both)) ** 0.5 if both else 0.0
 
 
 def by_heads(maps: Tensor, rows: Tensor) -> Tensor:
-    """Apply a map to each head's rows.
-
-    Args:
-        maps (Tensor): Shape (H, d, d).
-        rows (Tensor): Shape (H * d, ...).
-
-    Returns:
-        Tensor: Of the shape of ``rows``.
-    """
+    """Apply maps of shape (H, d, d) to each head's rows, shape (H * d, ...)."""
     return torch.einsum('hij,hj...->hi...', maps, rows.unflatten(0, maps.shape[:2])).flatten(0, 1)
 
 
 def change_basis(weights: AttentionWeights, query_maps: Tensor, value_maps: Tensor) -> AttentionWeights:
-    """Change the bases of queries and keys and of values and outputs; the attention computes what it computed.
+    """Change the bases of queries and keys and of values and outputs; the attention keeps its function.
 
     Args:
         weights (AttentionWeights): The attention.
@@ -145,30 +141,20 @@ def change_basis(weights: AttentionWeights, query_maps: Tensor, value_maps: Tens
 
 
 def move_biases(weights: AttentionWeights) -> AttentionWeights:
-    """Drop the bias of the keys and move that of the values to the output; the attention computes what it computed.
-
-    Args:
-        weights (AttentionWeights): The attention.
-
-    Returns:
-        AttentionWeights: The same attention with ``b_k = 0`` and, where the output has a bias, ``b_v = 0``.
-    """
+    """Drop the bias of the keys and move that of the values to the output's, if there is one."""
+    weights = replace(weights, key_bias=torch.zeros_like(weights.key_bias))
     if weights.out_bias is None:
-        return replace(weights, key_bias=torch.zeros_like(weights.key_bias))
-    return replace(
-        weights,
-        key_bias=torch.zeros_like(weights.key_bias),
-        value_bias=torch.zeros_like(weights.value_bias),
-        out_bias=weights.out_bias + weights.out @ weights.value_bias,
-    )
+        return weights
+    out_bias = weights.out_bias + weights.out @ weights.value_bias
+    return replace(weights, value_bias=torch.zeros_like(weights.value_bias), out_bias=out_bias)
 
 
 def align_attention(weights: AttentionWeights) -> AttentionWeights:
     """Turn each head's bases so that ``W_q`` comes closest to ``W_o^T`` and ``W_k`` to ``W_v^T``.
 
-    First the sizes: A and B of all heads times one factor each make the norms of a pair as equal as they can be. Then
-    the directions, with A and B orthogonal: given B, the best A of a head is an orthogonal Procrustes problem
-    (Schönemann, Psychometrika 1966), and the other way round; they are solved in turn.
+    The directions come from orthogonal A and B: given B, the best A of a head is the solution of an orthogonal
+    Procrustes problem (Schönemann, Psychometrika 1966), and the same holds for B given A; they are solved in turn. The
+    sizes come from one factor for A and B of all heads, which makes the norms within the pairs as equal as possible.
 
     Args:
         weights (AttentionWeights): The attention.
@@ -198,10 +184,10 @@ def align_attention(weights: AttentionWeights) -> AttentionWeights:
 
 
 def align_products(weights: AttentionWeights) -> AttentionWeights:
-    """Choose each head's bases so that the tied attention multiplies by what the plain one does.
+    """Choose each head's bases so that the products of the tied attention come closest to the plain one's.
 
     A and B, any invertible maps, minimize the relative squared errors of ``S_q^T S_k`` and ``S_q^T S_v`` of all heads,
-    S being the mean of each pair, by L-BFGS from what :func:`align_attention` gives.
+    S being the mean of each pair, by L-BFGS from the result of :func:`align_attention`.
 
     Args:
         weights (AttentionWeights): The attention.
@@ -209,16 +195,12 @@ def align_products(weights: AttentionWeights) -> AttentionWeights:
     Returns:
         AttentionWeights: The same attention in the new bases.
     """
-    start = align_attention(weights)
-    matrices = {name: getattr(start, name).detach().double() for name in ('query', 'key', 'value', 'out')}
-    start = replace(start, **matrices)
-    wanted = [product.detach() for product in start.products()]
+    start = align_attention(weights).to(torch.double)
+    wanted = start.products()
     d = len(start.query) // weights.num_heads
     identity = torch.eye(d, dtype=torch.double, device=start.query.device).repeat(weights.num_heads, 1, 1)
     maps = [identity.clone().requires_grad_() for _ in range(2)]
     optimizer = torch.optim.LBFGS(maps, max_iter=STEPS, history_size=20, line_search_fn='strong_wolfe')
-    biases = {name: getattr(start, name).double() for name in ('query_bias', 'key_bias', 'value_bias')}
-    start = replace(start, **biases)
 
     def closure() -> Tensor:
         optimizer.zero_grad()
@@ -229,20 +211,18 @@ def align_products(weights: AttentionWeights) -> AttentionWeights:
 
     with torch.enable_grad():
         optimizer.step(closure)
-    changed = change_basis(start, *(m.detach() for m in maps))
-    tensors = {name: value for name, value in vars(changed).items() if isinstance(value, Tensor)}
-    return replace(changed, **{name: value.to(weights.query.dtype) for name, value in tensors.items()})
+    return change_basis(start, *maps).to(weights.query.dtype)
 
 
 def _targets(own: Tensor, crossed: Tensor, other: Tensor, fellow: Tensor, crossing: Tensor) -> Tensor:
-    """What each head's map should bring its rows to, as products to be maximized: shape (H, d, d).
+    """The products that each head's map is to maximize, shape (H, d, d).
 
-    ``own`` is brought close to ``other fellow`` row by row, and ``crossed`` close to the transpose of
-    ``other crossing``, whose rows are its columns.
+    The map brings the rows of ``own`` close to those of ``other fellow``, and the rows of ``crossed`` close to the
+    columns of ``other crossing``.
     """
     H, d, D = own.shape
     pairs = torch.einsum('hij,hjn,hkn->hik', other, fellow, own)
-    # Columns of the turned crossing, as rows: (D, D) -> (H, d, D)
+    # Columns of the crossing, as rows: (D, D) -> (H, d, D)
     turned = torch.einsum('hij,hjn->hin', other, crossing).reshape(D, D).T.unflatten(0, (H, d))
     return pairs + torch.einsum('hin,hkn->hik', turned, crossed)
 
@@ -254,14 +234,7 @@ def _procrustes(products: Tensor) -> Tensor:
 
 
 def align_ffn(weights: FFNWeights) -> FFNWeights:
-    """Give each hidden unit of a ReLU network one norm on both ways; any other network is left as it is.
-
-    Args:
-        weights (FFNWeights): The network.
-
-    Returns:
-        FFNWeights: The same network.
-    """
+    """Give each hidden unit of a ReLU network one norm on both ways; any other network is returned unchanged."""
     if not weights.scalable:
         return weights
     way_in, way_out = weights.way_in.norm(dim=1), weights.way_out.norm(dim=0)
@@ -275,18 +248,18 @@ def align_ffn(weights: FFNWeights) -> FFNWeights:
 
 
 def assign_units(similarity: Tensor, groups: int = 1) -> Tensor:
-    """Give each place the unit that fits it, so that the similarities add up to most.
+    """Assign units to places so that the sum of the similarities is largest.
 
     Args:
         similarity (Tensor): Of place i to unit j, shape (M, M).
-        groups (int): Places and units are cut into so many groups, and a unit stays in its own. Defaults to 1.
+        groups (int): Number of groups of places and units; a unit stays in its group. Defaults to 1.
 
     Returns:
         Tensor: Number of the unit at each place, shape (M, ).
     """
     size = len(similarity) // groups
-    blocks: Sequence[Tensor] = [
-        similarity[start : start + size, start : start + size] for start in range(0, len(similarity), size)
-    ]
-    chosen = [torch.as_tensor(linear_sum_assignment(block.cpu(), maximize=True)[1]) for block in blocks]
-    return torch.cat([units + i * size for i, units in enumerate(chosen)]).to(similarity.device)
+    chosen = []
+    for start in range(0, len(similarity), size):
+        block = similarity[start : start + size, start : start + size].cpu()
+        chosen.append(torch.as_tensor(linear_sum_assignment(block, maximize=True)[1]) + start)
+    return torch.cat(chosen).to(similarity.device)

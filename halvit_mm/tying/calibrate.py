@@ -1,4 +1,4 @@
-"""Fit tied layers to the outputs of plain ones on images, and measure how far they are from them."""
+"""Fit tied layers to the outputs of untied ones on images, and measure the errors of their outputs."""
 
 import inspect
 from collections.abc import Callable, Iterable, Sequence
@@ -12,7 +12,7 @@ from halvit_mm.layers import tied_modules
 
 
 class _Stop(Exception):
-    """The module's input is there; the rest of the model need not run."""
+    """Ends a model's run where the rest of the model is not needed."""
 
 
 def _first(output) -> Tensor:
@@ -21,16 +21,7 @@ def _first(output) -> Tensor:
 
 @torch.no_grad()
 def record(model: nn.Module, name: str, images: Iterable[Tensor]) -> list[tuple[tuple, dict, Tensor]]:
-    """What a module gets and gives as a model runs on images.
-
-    Args:
-        model (nn.Module): The model.
-        name (str): Name of the module.
-        images (Iterable[Tensor]): Batches, each of shape (B, C, H, W), as the backbone gets them.
-
-    Returns:
-        list[tuple]: For each batch the module's arguments, its keyword arguments and its output.
-    """
+    """Arguments, keyword arguments and output of a model's module for each batch of images, (B, C, H, W)."""
     records = []
 
     def hook(module: nn.Module, args: tuple, kwargs: dict, output) -> None:
@@ -49,7 +40,7 @@ def record(model: nn.Module, name: str, images: Iterable[Tensor]) -> list[tuple[
 
 
 def output_error(plain: nn.Module, tied: nn.Module, name: str, images: Iterable[Tensor]) -> float:
-    """Relative error of a tied module's outputs where it gets what the plain one gets.
+    """Relative error of a tied module's outputs, given the inputs of the plain one.
 
     Args:
         plain (nn.Module): The plain model.
@@ -79,23 +70,25 @@ def fit_units(
     images: Sequence[Tensor],
     steps: int = 300,
     lr: float = 1e-3,
-    told: Callable[[str, float, float], None] = lambda name, before, after: None,
+    report: Callable[[str, float, float], None] = lambda name, before, after: None,
 ) -> None:
     """Fit the blocks of a tied model, one after another, to the outputs of the plain model's.
 
-    Least squares on outputs: what a block makes of the tied model's own input is brought to what the plain block makes
-    of the plain model's, so that it makes up for the errors of those in front of it. Matrices, biases and norms of the
-    block are fitted by Adam with a cosine schedule. Where the matrices have deviations, only the shared matrices are
-    fitted, and the deviations are then what the plain ones are beyond them: the model still is the plain one.
+    Least squares on outputs: the tied block, given the tied model's own input, is fitted to the output of the plain
+    block for the plain model's input, so that it corrects the errors of the blocks in front of it. Adam with a cosine
+    schedule fits the matrices, biases and norms of the block. Where the matrices have deviations, only the shared
+    matrices are fitted, and the deviations then take up the differences from the plain matrices: the model computes
+    what the plain one does.
 
     Args:
         plain (nn.Module): The plain model.
-        tied (nn.Module): The tied model, started from it; it is changed.
+        tied (nn.Module): The tied model, started from the plain one; it is changed.
         units (Sequence[str]): Names of the blocks in both, in the order in which they run.
         images (Sequence[Tensor]): Batches, each of shape (B, C, H, W).
-        steps (int): Steps for each block, a batch each. Defaults to 300.
+        steps (int): Steps for each block, of one batch each. Defaults to 300.
         lr (float): Learning rate of the first step. Defaults to 1e-3.
-        told (Callable): Called with the name and the relative errors before and after of each block.
+        report (Callable): Called with the name of each block and its relative errors before and after.
+            Defaults to a function that does nothing.
     """
     owners = [module for _, module in tied_modules(tied) if hasattr(module, 'deviation')]
     untied = [(owner, name, owner.in_and_out(name)) for owner in owners for name in owner.matrices]
@@ -105,7 +98,7 @@ def fit_units(
     for unit in units:
         targets = [output for _, _, output in record(plain, unit, images)]
         inputs = [(args, kwargs) for args, kwargs, _ in record(tied, unit, images)]
-        _fit(tied.get_submodule(unit), inputs, targets, steps, lr, bool(owners), lambda *e, unit=unit: told(unit, *e))
+        report(unit, *_fit(tied.get_submodule(unit), inputs, targets, steps, lr, bool(owners)))
     for owner, name, ways in untied:
         with torch.no_grad():
             for deviations, matrix in zip((owner.deviation.way_in, owner.deviation.way_out), ways):
@@ -113,14 +106,15 @@ def fit_units(
         owner.deviation.alpha.fill_(1)
 
 
-def _fit(module: nn.Module, inputs, targets, steps: int, lr: float, matrices_only: bool, told) -> None:
+def _fit(module: nn.Module, inputs, targets, steps: int, lr: float, matrices_only: bool) -> tuple[float, float]:
+    """Fit a module; its relative errors before and after."""
     if matrices_only:
         parameters = [getattr(owner, name) for _, owner in tied_modules(module) for name in owner.matrices]
     else:
         parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     module.eval()
     before = _relative_error(module, inputs, targets)
-    # Statistics of what is fitted, but no dropout
+    # Batch norms use the statistics of the batch; nothing drops out.
     for child in module.modules():
         child.training = isinstance(child, _BatchNorm)
     optimizer = torch.optim.Adam(parameters, lr)
@@ -135,7 +129,7 @@ def _fit(module: nn.Module, inputs, targets, steps: int, lr: float, matrices_onl
         optimizer.step()
         schedule.step()
     module.eval()
-    told(before, _relative_error(module, inputs, targets))
+    return before, _relative_error(module, inputs, targets)
 
 
 @torch.no_grad()

@@ -21,9 +21,9 @@ from halvit_mm.io.datasets import local_files, walk_datasets
 from halvit_mm.io.weights import Comparison
 from halvit_mm.layers import SharedBottleneckStage
 
-from .bases import misfit
+from .bases import relative_error
 from .calibrate import fit_units, output_error
-from .kinds import WAYS, is_tied, kind_of
+from .kinds import align, is_tied, kind_of
 from .stages import fill_stage
 
 # Images on which outputs are compared
@@ -35,8 +35,8 @@ class TiedLayer:
     """A module of the plain model that is tied in the other.
 
     Attributes:
-        name (str): Its name in both.
-        weights (dict[str, float]): Relative error of each of its matrices; see :func:`~halvit_mm.tying.misfit`.
+        name (str): Name of the module in both.
+        weights (dict[str, float]): Relative error of each matrix; see :func:`~halvit_mm.tying.bases.relative_error`.
     """
 
     name: str
@@ -49,15 +49,15 @@ def tie_weights(plain: nn.Module, tied: nn.Module, way: str = 'products') -> lis
 
     Args:
         plain (nn.Module): The plain model.
-        tied (nn.Module): The tied one, in which a tied module has the name that it has in the plain one. It is changed;
-            if its matrices have deviations it computes what the plain one does when this is done.
+        tied (nn.Module): The tied model, in which a tied module has the name that it has in the plain model. The tied
+            model is changed; with deviations it then computes what the plain model does.
         way (str): As in :func:`~halvit_mm.tying.tie_model`. Defaults to ``'products'``.
 
     Returns:
         list[TiedLayer]: The tied layers.
 
     Raises:
-        UserError: If the two are not of one shape, with the first keys and shapes that differ; nothing is changed.
+        UserError: If the two differ in keys or shapes, with the first of these; nothing is changed.
     """
     pairs = [
         (name, module, reference)
@@ -69,11 +69,11 @@ def tie_weights(plain: nn.Module, tied: nn.Module, way: str = 'products') -> lis
     inside = tuple(f'{name}.' for name, *_ in pairs)
     ours, given = tied.state_dict(), plain.state_dict()
     outside = ({name: v for name, v in state.items() if not name.startswith(inside)} for state in (ours, given))
-    told = Comparison.of(*outside).told()
+    differences = Comparison.of(*outside).told()
     for name, module, reference in pairs:
-        told = told or Comparison.of(*_forms(module, reference)).told(prefix=f'{name}.')
-    if told:
-        raise UserError(f'the source model is not the plain form of the target model: {told}')
+        differences = differences or Comparison.of(*_forms(module, reference)).told(prefix=f'{name}.')
+    if differences:
+        raise UserError(f'the source model is not the plain form of the target model: {differences}')
 
     for name, value in ours.items():
         if name in given and given[name].shape == value.shape:
@@ -84,9 +84,9 @@ def tie_weights(plain: nn.Module, tied: nn.Module, way: str = 'products') -> lis
             layers.append(TiedLayer(name, fill_stage(module, reference, way)))
             continue
         kind = kind_of(reference)
-        weights = WAYS[way](kind.read(reference))
+        weights = align(kind.read(reference), way)
         kind.fill(module, weights)
-        layers.append(TiedLayer(name, {matrix: misfit(*ways) for matrix, ways in weights.pairs().items()}))
+        layers.append(TiedLayer(name, {matrix: relative_error(*ways) for matrix, ways in weights.pairs().items()}))
     return layers
 
 
@@ -97,11 +97,10 @@ def _is_tied_form(module: nn.Module, reference: nn.Module) -> bool:
 
 
 def _forms(module: nn.Module, reference: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The state dicts of a tied module and of what the plain one becomes when it is tied, as far as they must agree."""
-    ours = {name: value for name, value in module.state_dict().items() if not name.startswith('deviation.')}
-    ours = {name: value for name, value in ours.items() if '.deviation.' not in name}
+    """State dicts of a tied module and of the plain one once it is tied, without entries that may differ."""
+    ours = {name: value for name, value in module.state_dict().items() if 'deviation' not in name.split('.')}
     if isinstance(module, SharedBottleneckStage):
-        # The depthwise convolutions and the shared matrix have no counterpart.
+        # The depthwise convolutions and the shared matrix are not in the plain stage.
         return tuple(
             {name: value for name, value in state.items() if re.match(r'\d+\.(conv2|bn)', name)}
             for state in (ours, reference.state_dict())
@@ -110,49 +109,24 @@ def _forms(module: nn.Module, reference: nn.Module) -> tuple[dict[str, Tensor], 
 
 
 def units_of(names: Sequence[str]) -> list[str]:
-    """The blocks that hold tied layers, such as encoder layers.
-
-    Args:
-        names (Sequence[str]): Names of the tied layers.
-
-    Returns:
-        list[str]: Names of what they are parts of, none within another.
-    """
+    """Names of the blocks around tied layers, such as encoder layers; no block is within another."""
     parents = dict.fromkeys(name.rpartition('.')[0] or name for name in names)
     return [name for name in parents if not any(name.startswith(f'{other}.') for other in parents)]
 
 
 def read_images(model: nn.Module, loader_cfg: dict, number: int) -> list[Tensor]:
-    """Images of a data loader as a model's backbone gets them.
-
-    Args:
-        model (nn.Module): The model, whose data preprocessor normalizes them.
-        loader_cfg (dict): Config of the data loader.
-        number (int): Least number of images, if the loader has as many.
-
-    Returns:
-        list[Tensor]: Batches, each of shape (B, C, H, W).
-    """
-    batches, seen = [], 0
+    """Batches of normalized images, (B, C, H, W), from a config's data loader: as few as hold the wanted number."""
+    batches = []
     for data in Runner.build_dataloader(loader_cfg, seed=0):
         batches.append(model.data_preprocessor(data, training=False)['inputs'])
-        seen += len(batches[-1])
-        if seen >= number:
+        if sum(map(len, batches)) >= number:
             break
     return batches
 
 
 @torch.no_grad()
 def accuracy(model: nn.Module, cfg: Config) -> float:
-    """Top-1 of a classifier on a config's validation images.
-
-    Args:
-        model (nn.Module): The classifier.
-        cfg (Config): The config with ``val_dataloader`` and ``val_evaluator``.
-
-    Returns:
-        float: In percent.
-    """
+    """Top-1 of a classifier on a config's validation images, in percent."""
     loader = Runner.build_dataloader(cfg.val_dataloader)
     evaluator = Evaluator(cfg.val_evaluator)
     model.eval()
@@ -172,14 +146,14 @@ def tie_checkpoint(
     steps: int = 300,
     lr: float = 1e-3,
 ) -> None:
-    """Write the start of a tied model from a plain one's checkpoint, and print how far the two are apart.
+    """Write the start of a tied model from a plain one's checkpoint, and print the errors of the tied layers.
 
-    What has no counterpart in the plain model starts at random, and training images are drawn and augmented at random,
-    both from the target config's ``randomness.seed``, or 0.
+    Parts without a counterpart in the plain model start at random, and training images are drawn and augmented at
+    random, both from the target config's ``randomness.seed``, or 0.
 
     Args:
         source_cfg (Config): Config of the plain model.
-        checkpoint (str): Its weights.
+        checkpoint (str): Weights of the plain model.
         target_cfg (Config): Config of the tied model.
         out (str): File to write.
         way (str): As in :func:`~halvit_mm.tying.tie_model`. Defaults to ``'products'``.
@@ -190,8 +164,8 @@ def tie_checkpoint(
         lr (float): Learning rate of the fit. Defaults to 1e-3.
 
     Raises:
-        UserError: If the weights do not fit the plain model, or that one the tied one, or if data is missing; nothing
-            is written then.
+        UserError: If the weights do not fit the plain model, if the two models do not fit, or if data is missing;
+            nothing is written then.
     """
     if not Path(out).absolute().parent.is_dir():
         raise UserError(f'--out {out}: there is no folder {Path(out).absolute().parent}')
@@ -223,7 +197,7 @@ def tie_checkpoint(
             batches = read_images(plain, calibrate_cfg.train_dataloader, images)
             print('relative error of the outputs of each block, before and after the fit')
             units = units_of([layer.name for layer in layers])
-            fit_units(plain, tied, units, batches, steps, lr, lambda *told: print('{}: {:.3f} -> {:.3f}'.format(*told)))
+            fit_units(plain, tied, units, batches, steps, lr, lambda *row: print('{}: {:.3f} -> {:.3f}'.format(*row)))
         if compared:
             print(f'top-1 of the source model: {accuracy(plain, data_cfg):.2f} %')
             print(f'top-1 before any fine-tuning: {accuracy(tied, data_cfg):.2f} %')

@@ -1,24 +1,20 @@
-"""The hosts' layers that can be tied: how their weights are read, what takes their place, and how that is filled."""
+"""Upstream's layers that can be tied: how their weights are read, what replaces them, and how that is filled."""
 
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from halvit_mm.layers import (
-    FrugalGELU,
+from halvit_mm.layers import TiedFFN, TiedModule, TiedMultiheadAttention, set_matrix, tied_modules
+from halvit_mm.layers.ffn import FrugalGELU
+from halvit_mm.layers.stand_ins import (
     TiedConv1x1,
-    TiedFFN,
     TiedKeyValue,
     TiedLinear,
-    TiedModule,
-    TiedMultiheadAttention,
     TiedQueryKeyValue,
     TiedTorchAttention,
     TransposedConv1x1,
     TransposedLinear,
-    set_matrix,
-    tied_modules,
 )
 
 from .bases import AttentionWeights, FFNWeights, align_attention, align_ffn, align_products, move_biases
@@ -26,36 +22,29 @@ from .bases import AttentionWeights, FFNWeights, align_attention, align_ffn, ali
 Weights = AttentionWeights | FFNWeights
 
 
-def mean(weights: Weights) -> Weights:
-    """Leave the bases as they were trained; the shared matrix is the mean of the two."""
-    return weights
+# How the weights of an untied layer are prepared before the mean of a pair becomes the shared matrix
+WAYS = ('mean', 'bases', 'products')
 
 
-def bases(weights: Weights) -> Weights:
-    """Choose the bases in which the two are closest; see :mod:`halvit_mm.tying.bases`."""
+def align(weights: Weights, way: str) -> Weights:
+    """Change the bases of an untied layer in one of ``WAYS``; see :func:`~halvit_mm.tying.tie_model`."""
+    if way not in WAYS:
+        raise ValueError(f'way={way!r} is not a way to tie; expected one of {", ".join(map(repr, WAYS))}')
+    if way == 'mean':
+        return weights
     if isinstance(weights, FFNWeights):
         return align_ffn(weights)
-    return align_attention(move_biases(weights))
-
-
-def products(weights: Weights) -> Weights:
-    """Choose the bases in which the tied attention multiplies by what the plain one does."""
-    if isinstance(weights, FFNWeights):
-        return align_ffn(weights)
-    return align_products(move_biases(weights))
-
-
-# How a plain layer is prepared before the mean is taken
-WAYS: dict[str, Callable[[Weights], Weights]] = {'mean': mean, 'bases': bases, 'products': products}
+    weights = move_biases(weights)
+    return align_attention(weights) if way == 'bases' else align_products(weights)
 
 
 def _stacked_bias(layer: nn.Linear) -> Tensor:
     return layer.weight.new_zeros(layer.out_features) if layer.bias is None else layer.bias
 
 
-def _fill(owner: TiedModule, weights: Weights, names: tuple[str, ...]) -> None:
+def _fill(owner: TiedModule, weights: Weights) -> None:
     pairs = weights.pairs()
-    for name in names:
+    for name in owner.matrices:
         set_matrix(owner, name, *pairs[name])
 
 
@@ -71,7 +60,7 @@ class Projections:
     part = 'attn'
 
     def refusal(self, attn: nn.Module) -> str | None:
-        """Say why a plain module cannot be tied, or nothing."""
+        """The reason why an untied module cannot be tied, or None."""
         if attn.qkv.out_features != 3 * attn.qkv.in_features or attn.proj.in_features != attn.proj.out_features:
             qkv, proj = tuple(attn.qkv.weight.shape), tuple(attn.proj.weight.shape)
             return f'matrices that are not square: qkv {qkv}, proj {proj}'
@@ -82,7 +71,7 @@ class Projections:
         return 'v_shortcut=True' if getattr(attn, 'v_shortcut', False) else None
 
     def read(self, attn: nn.Module) -> AttentionWeights:
-        """Read the weights of a plain module."""
+        """The weights of an untied module."""
         return AttentionWeights(
             *attn.qkv.weight.chunk(3),
             attn.proj.weight,
@@ -92,20 +81,20 @@ class Projections:
         )
 
     def tie(self, attn: nn.Module) -> nn.Module:
-        """Put tied parts, not filled yet, into a plain module and give it back, or a module to take its place."""
+        """The tied form, not filled yet: the untied module itself with tied parts, or a module to replace it."""
         attn.qkv = TiedQueryKeyValue(attn.qkv.in_features, attn.qkv.bias is not None)
         attn.proj = TransposedLinear(attn.qkv, 'q_weight', attn.proj.bias is not None)
         return attn
 
     def fill(self, attn: nn.Module, weights: AttentionWeights) -> None:
         """Set the shared matrices of a tied module to the mean of two, and its biases."""
-        _fill(attn.qkv, weights, ('q_weight', 'kv_weight'))
+        _fill(attn.qkv, weights)
         _fill_bias(attn.qkv.bias, weights.query_bias, weights.key_bias, weights.value_bias)
         _fill_bias(attn.proj.bias, weights.out_bias)
 
 
 class VisionTransformerAttention(Projections):
-    """mmpretrain's own, which becomes a HaLViT's, key for key."""
+    """mmpretrain's ``MultiheadAttention``, which becomes a HaLViT's, key for key."""
 
     def tie(self, attn: nn.Module) -> TiedMultiheadAttention:
         tied = TiedMultiheadAttention(
@@ -119,7 +108,7 @@ class VisionTransformerAttention(Projections):
         return tied
 
     def fill(self, attn: TiedMultiheadAttention, weights: AttentionWeights) -> None:
-        _fill(attn, weights, ('q_weight', 'kv_weight'))
+        _fill(attn, weights)
         _fill_bias(attn.qkv_bias, weights.query_bias, weights.key_bias, weights.value_bias)
         _fill_bias(attn.proj_bias, weights.out_bias)
 
@@ -152,7 +141,7 @@ class SubsampledAttention(Projections):
 
     def fill(self, attn: nn.Module, weights: AttentionWeights) -> None:
         set_matrix(attn.q, 'weight', *weights.pairs()['q_weight'])
-        _fill(attn.kv, weights, ('kv_weight',))
+        _fill(attn.kv, weights)
         _fill_bias(attn.q.bias, weights.query_bias)
         _fill_bias(attn.kv.bias, weights.key_bias, weights.value_bias)
         _fill_bias(attn.proj.bias, weights.out_bias)
@@ -179,28 +168,28 @@ class TorchAttention(Projections):
         )
 
     def fill(self, attn: TiedTorchAttention, weights: AttentionWeights) -> None:
-        _fill(attn, weights, ('q_weight', 'kv_weight'))
+        _fill(attn, weights)
         _fill_bias(attn.in_proj_bias, weights.query_bias, weights.key_bias, weights.value_bias)
         _fill_bias(attn.out_proj.bias, weights.out_bias)
 
 
+@dataclass
 class Pair:
     """Two linear maps or 1x1 convolutions with something between them.
 
-    Args:
+    Attributes:
         part (str): ``'ffn'`` or ``'bottleneck'``.
         first (str): Name of the map on the way in.
         last (str): Name of the map on the way out.
-        scalable (Callable): Says whether hidden units may grow by a factor. Defaults to never.
     """
 
-    def __init__(
-        self, part: str, first: str, last: str, scalable: Callable[[nn.Module], bool] = lambda module: False
-    ) -> None:
-        self.part = part
-        self.first = first
-        self.last = last
-        self.scalable = scalable
+    part: str
+    first: str
+    last: str
+
+    def scalable(self, module: nn.Module) -> bool:
+        """Whether hidden units may grow by a factor."""
+        return False
 
     def _maps(self, module: nn.Module) -> tuple[nn.Module, nn.Module]:
         return module.get_submodule(self.first), module.get_submodule(self.last)
@@ -232,7 +221,7 @@ class Pair:
 
     def fill(self, module: nn.Module, weights: FFNWeights) -> None:
         first, last = self._maps(module)
-        _fill(first, weights, ('weight',))
+        _fill(first, weights)
         _fill_bias(first.bias, weights.hidden_bias)
         _fill_bias(last.bias, weights.out_bias)
 
@@ -248,10 +237,10 @@ class MixFFN(Pair):
 
 
 class MmcvFFN(Pair):
-    """mmcv's, which becomes our own."""
+    """mmcv's, which becomes a :class:`~halvit_mm.layers.TiedFFN`."""
 
-    def __init__(self) -> None:
-        super().__init__('ffn', 'layers.0.0', 'layers.1', lambda ffn: isinstance(ffn.layers[0][1], nn.ReLU))
+    def scalable(self, ffn: nn.Module) -> bool:
+        return isinstance(ffn.layers[0][1], nn.ReLU)
 
     def refusal(self, ffn: nn.Module) -> str | None:
         if ffn.num_fcs != 2:
@@ -266,7 +255,7 @@ class MmcvFFN(Pair):
         return tied
 
     def fill(self, ffn: TiedFFN, weights: FFNWeights) -> None:
-        _fill(ffn, weights, ('weight',))
+        _fill(ffn, weights)
         _fill_bias(ffn.hidden_bias, weights.hidden_bias)
         _fill_bias(ffn.out_bias, weights.out_bias)
 
@@ -275,7 +264,7 @@ Kind = Projections | Pair
 _PROJECTIONS = Projections()
 _BOTTLENECK = Pair('bottleneck', 'conv1', 'conv3')
 _MMPRETRAIN = 'mmpretrain.models.'
-# By name, so that no other host is imported; by exact class, for a subclass may compute something else.
+# By name, so that no library is imported for it; by exact class, for a subclass may compute something else.
 KINDS: dict[str, Kind] = {
     f'{_MMPRETRAIN}utils.attention.MultiheadAttention': VisionTransformerAttention(),
     f'{_MMPRETRAIN}utils.attention.WindowMSA': _PROJECTIONS,
@@ -286,7 +275,7 @@ KINDS: dict[str, Kind] = {
     'timm.models.vision_transformer.Attention': _PROJECTIONS,
     'timm.models.swin_transformer.WindowAttention': _PROJECTIONS,
     'torch.nn.modules.activation.MultiheadAttention': TorchAttention(),
-    'mmcv.cnn.bricks.transformer.FFN': MmcvFFN(),
+    'mmcv.cnn.bricks.transformer.FFN': MmcvFFN('ffn', 'layers.0.0', 'layers.1'),
     'mmdet.models.backbones.pvt.MixFFN': MixFFN('ffn', 'layers.0', 'layers.-2'),
     'timm.layers.mlp.Mlp': Pair('ffn', 'fc1', 'fc2'),
     f'{_MMPRETRAIN}backbones.resnet.Bottleneck': _BOTTLENECK,
@@ -298,24 +287,10 @@ KINDS: dict[str, Kind] = {
 
 
 def kind_of(module: nn.Module) -> Kind | None:
-    """How a module can be tied.
-
-    Args:
-        module (nn.Module): A plain module.
-
-    Returns:
-        Kind or None: None where its class is not known.
-    """
+    """How an untied module can be tied, or None where its class is not known."""
     return KINDS.get(f'{type(module).__module__}.{type(module).__qualname__}')
 
 
 def is_tied(module: nn.Module) -> bool:
-    """Whether a module owns a shared matrix, or has a part that does.
-
-    Args:
-        module (nn.Module): A module.
-
-    Returns:
-        bool: Whether it does.
-    """
+    """Whether a module, or a part of it, owns a shared matrix."""
     return any(True for _ in tied_modules(module))

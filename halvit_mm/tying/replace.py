@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from .kinds import WAYS, is_tied, kind_of
+from .kinds import align, is_tied, kind_of
 
-# What is in the name of a class that does a part's work
+# Words in the names of classes that may be of a part
 _NAMES = dict(attn=('Attention', 'MSA'), ffn=('FFN', 'Mlp', 'MLP'), bottleneck=('Bottleneck', 'BasicBlock'))
 
 
@@ -60,12 +60,12 @@ def tie_model(
     within: str | Sequence[str] = (),
     way: str = 'products',
 ) -> TieReport:
-    """Tie the layers of a model where they are; the model keeps its interface.
+    """Tie the layers of a model in place; the model keeps its interface.
 
-    What is known: mmpretrain's ``MultiheadAttention`` (which becomes a HaLViT's), Swin's and Twins' attention,
-    torch's ``nn.MultiheadAttention`` (mmcv's, PVT's and DETR's), timm's ``Attention``, ``WindowAttention`` and
-    ``Mlp``, mmcv's ``FFN``, PVT's ``MixFFN``, the bottlenecks of ResNet and ResNeXt whose input is as wide as their
-    output. Everything else is left as it is, and the report says why.
+    Layers that can be tied: mmpretrain's ``MultiheadAttention`` (which becomes a HaLViT's), attention of Swin and
+    Twins, torch's ``nn.MultiheadAttention`` (in mmcv's, PVT's and DETR's), timm's ``Attention``, ``WindowAttention``
+    and ``Mlp``, mmcv's ``FFN``, PVT's ``MixFFN``, and the bottlenecks of ResNet and ResNeXt whose input is as wide as
+    their output. All other layers stay untied, and the report says why.
 
     A shared matrix starts as the mean of the two that it replaces.
 
@@ -74,11 +74,11 @@ def tie_model(
         attn (bool): Whether attention is tied. Defaults to True.
         ffn (bool): Whether feed-forward networks are tied. Defaults to True.
         bottleneck (bool): Whether the 1x1 convolutions of a bottleneck are tied. Defaults to True.
-        within (str or Sequence[str]): Names of the modules within which is tied, such as ``'encoder'``. Defaults to
-            ``()``, which means everywhere.
-        way (str): What is done before the mean is taken, see :mod:`halvit_mm.tying.bases`: ``'mean'``: nothing;
+        within (str or Sequence[str]): Names of modules, such as ``'encoder'``; only layers within them are tied.
+            Defaults to ``()``, which means everywhere.
+        way (str): Preparation before the mean is taken, see :mod:`halvit_mm.tying.bases`: ``'mean'``: none;
             ``'bases'``: changes of basis that bring the matrices closer; ``'products'``: changes of basis that bring
-            closer what an attention multiplies by. Defaults to ``'products'``.
+            the products of an attention's matrices closer. Defaults to ``'products'``.
 
     Returns:
         TieReport: What was tied, what was left and why, and parameters before and after.
@@ -86,15 +86,12 @@ def tie_model(
     Raises:
         ValueError: If ``way`` or a name in ``within`` is unknown, or if nothing can be tied.
     """
-    if way not in WAYS:
-        raise ValueError(f'way={way!r} is unknown; choose from {", ".join(map(repr, WAYS))}')
     roots = (within,) if isinstance(within, str) else tuple(within) or ('',)
     modules = dict(model.named_modules())
     for root in roots:
         if root not in modules:
-            raise ValueError(
-                f'within={root!r} is no module of the model; it has {", ".join(dict(model.named_children()))}'
-            )
+            names = ', '.join(dict(model.named_children()))
+            raise ValueError(f'within={root!r} is not a module of the model; expected a name such as {names}')
     parts = {part for part, wanted in dict(attn=attn, ffn=ffn, bottleneck=bottleneck).items() if wanted}
     report = TieReport(before=_count(model))
     chosen = {name: module for name, module in modules.items() if any(_within(name, root) for root in roots)}
@@ -106,7 +103,7 @@ def tie_model(
             report.left.append((name, title, reason))
             continue
         before, example, training = _count(module), next(module.parameters()), module.training
-        weights = WAYS[way](kind.read(module))
+        weights = align(kind.read(module), way)
         tied = kind.tie(module).to(example).train(training)
         kind.fill(tied, weights)
         model.set_submodule(name, tied)

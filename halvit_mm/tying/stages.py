@@ -1,9 +1,9 @@
 """From the plain stage of a ResNet to one in which a single matrix serves all bottlenecks.
 
-Between a bottleneck's matrices stand a 3x3 convolution, norms and ReLUs. The hidden channels of either side may change
+A 3x3 convolution, norms and ReLUs stand between a bottleneck's matrices. The hidden channels of either side may change
 places, each side by itself, and have any positive scale: the 3x3 convolution and the norms take it back, and the block
-computes what it did. What the plain first block does with its dense shortcut and the channels that its input lacks has
-no counterpart in a shared stage; those depthwise convolutions keep their own initialization.
+keeps its function. The dense shortcut of the plain first block has no counterpart in a shared stage, whose depthwise
+convolutions keep their own initialization.
 """
 
 from dataclasses import dataclass
@@ -42,12 +42,12 @@ def fill_stage(shared: SharedBottleneckStage, plain: nn.Sequential, way: str) ->
 
     Args:
         shared (SharedBottleneckStage): The stage to fill.
-        plain (nn.Sequential): The host's stage of bottlenecks, of the same shape.
-        way (str): ``'mean'``: W is the mean of all matrices as they are; any other: after the channels of each block
-            have been put in the places and scales that suit the others best.
+        plain (nn.Sequential): Upstream's stage of bottlenecks, of the same shape.
+        way (str): ``'mean'``: W is the mean of all matrices unchanged; any other: W is their mean after the channels
+            of each block have moved to the places and scales that fit the other blocks best.
 
     Returns:
-        dict[str, float]: Relative error of W as each of the 1x1 convolutions.
+        dict[str, float]: Relative error of W in place of each of the 1x1 convolutions.
     """
     mid, out = shared.weight.shape[:2]
     sides = []
@@ -94,7 +94,7 @@ def _fill_block(own: nn.Module, block: nn.Module, way_in: Side, way_out: Side) -
     own.conv2.weight.copy_(weight)
     for name in ('norm1', 'norm2', 'norm3'):
         getattr(own, name).load_state_dict(getattr(block, name).state_dict())
-    # Rows times s: the statistics follow, and epsilon, which does not, is made up for.
+    # Rows times s: the statistics take the factor, epsilon does not, and the weight makes up for that.
     norm, order, scale = own.norm1, way_in.order, way_in.scale
     variance = norm.running_var[order]
     factor = ((scale**2 * variance + norm.eps) / (variance + norm.eps)).sqrt() / scale
@@ -102,7 +102,7 @@ def _fill_block(own: nn.Module, block: nn.Module, way_in: Side, way_out: Side) -
     norm.bias.copy_(norm.bias[order])
     norm.running_mean.copy_(norm.running_mean[order] * scale)
     norm.running_var.copy_(variance * scale**2)
-    # Columns times s: what comes in is divided by it.
+    # Columns times s: their input is divided by s.
     norm, order, scale = own.norm2, way_out.order, way_out.scale
     norm.weight.copy_(norm.weight[order] / scale)
     norm.bias.copy_(norm.bias[order] / scale)

@@ -35,7 +35,7 @@ def test_split_is_stratified_and_fixed(root, tmp_path):
     assert {file.name for file in (tmp_path / 'val').rglob('*.png')} == names['val']
 
 
-def test_host_reads_it(root):
+def test_upstream_reads_it(root):
     dataset = CustomDataset(data_root=str(root), data_prefix='val', pipeline=[])
     dataset.full_init()
     assert len(dataset) == 360

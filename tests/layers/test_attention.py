@@ -2,8 +2,7 @@ import pytest
 import torch
 from mmpretrain.models.utils import MultiheadAttention
 
-from halvit_mm.layers import add_deviations
-from halvit_mm.models import TiedMultiheadAttention
+from halvit_mm.layers import TiedMultiheadAttention, add_deviations
 from tests.utils import assert_equal_gradients, gradients, tie_gradients, untie_state_dict
 
 

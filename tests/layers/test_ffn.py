@@ -2,7 +2,7 @@ import pytest
 import torch
 from mmcv.cnn.bricks.transformer import FFN
 
-from halvit_mm.models import TiedFFN
+from halvit_mm.layers import TiedFFN
 from tests.utils import assert_equal_gradients, gradients, tie_gradients, untie_state_dict
 
 

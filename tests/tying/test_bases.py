@@ -9,8 +9,8 @@ from halvit_mm.tying.bases import (
     align_products,
     assign_units,
     change_basis,
-    misfit,
     move_biases,
+    relative_error,
 )
 from halvit_mm.tying.kinds import kind_of
 
@@ -70,8 +70,8 @@ def product_errors(weights, tied) -> list[float]:
 @pytest.mark.parametrize('num_heads', [1, 3, 8])
 def test_aligned_matrices_are_closer(num_heads):
     weights = kind_of(attn := make_attention(num_heads)).read(attn)
-    before = sum(misfit(*pair) ** 2 for pair in weights.pairs().values())
-    after = sum(misfit(*pair) ** 2 for pair in align_attention(weights).pairs().values())
+    before = sum(relative_error(*pair) ** 2 for pair in weights.pairs().values())
+    after = sum(relative_error(*pair) ** 2 for pair in align_attention(weights).pairs().values())
     assert after < 0.95 * before
 
 
@@ -88,16 +88,16 @@ def test_a_tied_attention_in_other_bases_is_found_again(align):
     weights = kind_of(attn := make_attention(3)).read(attn).tied()
     turns = [torch.linalg.qr(torch.randn(3, 8, 8, dtype=torch.double))[0] * factor for factor in (2.0, 0.5)]
     hidden = change_basis(weights, *turns)
-    assert max(misfit(*pair) for pair in hidden.pairs().values()) > 0.5
+    assert max(relative_error(*pair) for pair in hidden.pairs().values()) > 0.5
     assert max(product_errors(hidden, align(hidden).tied())) < 0.5 * min(product_errors(hidden, hidden.tied()))
 
 
-def test_misfit():
+def test_relative_error():
     a, b = torch.randn(2, 500, 500)
-    assert misfit(a, a) == 0
-    assert misfit(a, -a) == pytest.approx(1)
-    assert misfit(a, b) == pytest.approx(0.5**0.5, rel=1e-2)
-    assert misfit(a * 0, b * 0) == 0
+    assert relative_error(a, a) == 0
+    assert relative_error(a, -a) == pytest.approx(1)
+    assert relative_error(a, b) == pytest.approx(0.5**0.5, rel=1e-2)
+    assert relative_error(a * 0, b * 0) == 0
 
 
 def test_only_relu_lets_hidden_units_grow():

@@ -1,4 +1,4 @@
-# ImageNet-1k as DeiT is trained on it (arXiv 2012.12877): the host's pipelines hold DeiT's crops, RandAugment
+# ImageNet-1k as DeiT is trained on it (arXiv 2012.12877): mmpretrain's pipelines hold DeiT's crops, RandAugment
 # (rand-m9-mstd0.5-inc1) and random erasing (0.25); repeated augmentation is added here.
 _base_ = 'mmpretrain::_base_/datasets/imagenet_bs64_swin_224.py'
 

@@ -1,4 +1,4 @@
-# The scope is said, because by 'halvit_mm::' mmengine would look for the host's types among ours.
+# With a scope: under 'halvit_mm::' mmengine would look for mmpretrain's types in our registries.
 model = dict(
     _scope_='mmpretrain',
     type='ImageClassifier',
@@ -10,7 +10,7 @@ model = dict(
         in_channels=384,
         loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1, mode='original'),
     ),
-    # The tied matrices are no nn.Linear and start by themselves, Xavier uniform.
+    # Not for the tied matrices, which are not nn.Linear and start Xavier uniform.
     init_cfg=[
         dict(type='TruncNormal', layer='Linear', std=0.02),
         dict(type='Constant', layer='LayerNorm', val=1.0, bias=0.0),

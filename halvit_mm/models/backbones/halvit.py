@@ -22,11 +22,8 @@ TIES = ('both', 'attn', 'ffn', 'none')
 class HaLViT(VisionTransformer):
     """Vision transformer whose layers use one matrix on the way in and its transpose on the way out.
 
-    Source: "HaLViT: Half of the Weights are Enough" (CVPR 2024 Workshops) and "Do deep neural networks
-    utilize the weight space efficiently?" (`arXiv 2401.16438 <https://arxiv.org/abs/2401.16438>`_).
-
-    Stands wherever mmpretrain's ``VisionTransformer`` stands: every argument of that class has the same
-    meaning and default here, ``arch`` apart, whose default is ``'tiny'``.
+    Source: see :mod:`halvit_mm.layers`. HaLViT stands wherever mmpretrain's ``VisionTransformer`` stands: every
+    argument of that class has the same meaning and default here, except ``arch``, whose default is ``'tiny'``.
 
     Args:
         arch (str or dict): ``'micro'`` (width 192, 12 layers), ``'tiny'`` (384, 12 layers: the paper's
@@ -64,18 +61,15 @@ class HaLViT(VisionTransformer):
         pre_norm (bool): Whether the tokens are normalized in front of the first layer. Defaults to False.
         tie (str): Which part of a layer is tied: ``'both'``, ``'attn'``, ``'ffn'`` or ``'none'``. The last is
             the control: parameter for parameter and key for key a ``VisionTransformer``. Defaults to ``'both'``.
-        annealed (bool): Whether the tied matrices have deviations, from which
-            :class:`~halvit_mm.tying.AnnealTyingHook` takes the model from an untied one to a tied one. Defaults to
-            False.
+        annealed (bool): Whether the tied matrices have deviations. :class:`~halvit_mm.train.AnnealTyingHook` scales
+            them down, from an untied model to a tied one. Defaults to False.
         with_cp (bool): Whether each layer's activations are computed again in the backward pass instead of
             being kept. Defaults to False.
         window_size (int): Most patches along a side of a window, for large images: layers other than
-            ``global_attn_layers`` attend within windows (ViTDet, `arXiv 2203.16527
-            <https://arxiv.org/abs/2203.16527>`_; see :mod:`halvit_mm.layers.windows`). The weights are the
-            same as without windows, and an image that fits a window gives the same. 0 means no windows. Defaults
-            to 0.
-        global_attn_layers (Sequence[int]): Layers that attend globally all the same, from 0; negative ones count
-            from the end. Needs ``window_size``. Defaults to ``()``.
+            ``global_attn_layers`` attend within windows; see :mod:`halvit_mm.layers.windows`. The weights are the same
+            as without windows, and so is the output for an image that fits a window. 0 means no windows. Defaults to 0.
+        global_attn_layers (Sequence[int]): Layers without windows, from 0; negative ones count from the end. Needs
+            ``window_size``. Defaults to ``()``.
         init_cfg (dict or list, optional): Initialization config of mmengine. Defaults to None.
 
     Raises:
@@ -142,8 +136,11 @@ class HaLViT(VisionTransformer):
         )
         expect.each(expect.positive, img_size=img_size, patch_size=patch_size)
         expect.positive(in_channels=in_channels)
-        if not isinstance(out_indices, dict):  # upstream's tests expect upstream's error
-            expect.each(expect.whole, out_indices=out_indices)
+        # A dict is refused as upstream's own test-suite expects it.
+        assert not isinstance(out_indices, dict), (
+            f'"out_indices" must be a sequence or int, get {type(out_indices)} instead.'
+        )
+        expect.each(expect.whole, out_indices=out_indices)
         expect.fraction(drop_rate=drop_rate, drop_path_rate=drop_path_rate)
         expect.flag(qkv_bias=qkv_bias, final_norm=final_norm, with_cls_token=with_cls_token)
         expect.flag(pre_norm=pre_norm, annealed=annealed, with_cp=with_cp)
@@ -179,7 +176,7 @@ class HaLViT(VisionTransformer):
                     f'global_attn_layers={tuple(global_attn_layers)} names layer {index}; there are {num_layers}'
                 )
 
-        # All of a VisionTransformer but its layers, which would be made in full only to be replaced.
+        # Without layers: upstream's would be made in full only to be replaced.
         super().__init__(
             arch={**arch_settings, 'num_layers': 0},
             img_size=img_size,
@@ -198,7 +195,10 @@ class HaLViT(VisionTransformer):
         )
         self.arch_settings = arch_settings
         self.num_layers = num_layers
-        self.out_indices = resolve_out_indices(out_indices, num_layers)
+        out_indices = out_indices if isinstance(out_indices, Sequence) else [out_indices]
+        for index in out_indices:
+            assert -num_layers <= index < num_layers, f'Invalid out_indices {index}: there are {num_layers} layers'
+        self.out_indices = tuple(index % num_layers for index in out_indices)
         self.tie = tie
         self.with_cp = with_cp
         self.window_size = window_size
@@ -238,7 +238,7 @@ class HaLViT(VisionTransformer):
         return arch
 
     def init_weights(self) -> None:
-        # Upstream's own draws the position embedding anew over a checkpoint that is named in a list.
+        # Upstream's own overwrites the position embedding of a checkpoint that is named in a list.
         super(VisionTransformer, self).init_weights()
         init_cfgs = self.init_cfg if isinstance(self.init_cfg, list) else [self.init_cfg]
         if not any(cfg and cfg['type'] == 'Pretrained' for cfg in init_cfgs):
@@ -262,10 +262,7 @@ class HaLViT(VisionTransformer):
         )
 
     def _resize_for_any(self, resolution: tuple[torch.SymInt, torch.SymInt]) -> Tensor:
-        """As mmpretrain's ``resize_pos_embed``, without its question whether the size is the one that was learned.
-
-        An exported graph would keep the example's answer.
-        """
+        """mmpretrain's ``resize_pos_embed`` without its test for an unchanged size, which an export would freeze."""
         extra, patches = self.pos_embed.split(
             [self.num_extra_tokens, self.pos_embed.shape[1] - self.num_extra_tokens], 1
         )
@@ -275,8 +272,8 @@ class HaLViT(VisionTransformer):
 
     def _format_output(self, x: Tensor, resolution: tuple[int, int]) -> Tensor:
         out = super()._format_output(x, resolution)
-        # Upstream's map is a view in channels_last layout, which every convolution hands on, and which mmcv's RoIAlign
-        # reads as if it were contiguous: numbers of other pixels, and no error.
+        # Upstream's map is a view in channels_last layout. Convolutions keep that layout, and mmcv's RoIAlign reads the
+        # map as if it were contiguous: numbers of other pixels, and no error.
         return out.contiguous() if self.out_type == 'featmap' else out
 
     def train(self, mode: bool = True) -> 'HaLViT':
@@ -292,11 +289,11 @@ class HaLViT(VisionTransformer):
             x (Tensor): Images, shape (B, C, H, W), any H and W of at least one patch.
 
         Returns:
-            tuple[Tensor]: For each of ``out_indices``, what ``out_type`` says.
+            tuple[Tensor]: One output for each of ``out_indices``; see ``out_type``.
         """
         x, patch_resolution = self.patch_embed(x)
         if self.cls_token is None:
-            # Patches come as a transposed view, in which every later operation would stride or copy.
+            # The patches are a transposed view, in which every later operation would stride or copy.
             x = x.contiguous()
         else:
             x = torch.cat((self.cls_token.expand(x.shape[0], -1, -1), x), dim=1)
@@ -314,26 +311,3 @@ class HaLViT(VisionTransformer):
             if i in self.out_indices:
                 outs.append(self._format_output(x, patch_resolution))
         return tuple(outs)
-
-
-def resolve_out_indices(out_indices: int | Sequence[int], num_layers: int) -> tuple[int, ...]:
-    """Bring indices of layers to the range from 0 to ``num_layers - 1``.
-
-    Args:
-        out_indices (int or Sequence[int]): Indices, negative ones from the end.
-        num_layers (int): Number of layers.
-
-    Returns:
-        tuple[int]: The same indices, none of them negative, in the given order.
-
-    Raises:
-        AssertionError: If an index is out of range, or if the indices are neither a number nor a sequence.
-    """
-    if isinstance(out_indices, int):
-        out_indices = [out_indices]
-    assert isinstance(out_indices, Sequence), (
-        f'"out_indices" must be a sequence or int, get {type(out_indices)} instead.'
-    )
-    for index in out_indices:
-        assert -num_layers <= index < num_layers, f'Invalid out_indices {index}: there are {num_layers} layers'
-    return tuple(index % num_layers for index in out_indices)

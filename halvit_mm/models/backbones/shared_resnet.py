@@ -14,13 +14,10 @@ from halvit_mm.registry import MODELS
 class SharedStageResNet(ResNet):
     """ResNet or ResNeXt in which all bottlenecks of a stage use one matrix on the way in, its transpose on the way out.
 
-    Source: "HaLViT: Half of the Weights are Enough" (CVPR 2024 Workshops) and "Do deep neural networks
-    utilize the weight space efficiently?" (`arXiv 2401.16438 <https://arxiv.org/abs/2401.16438>`_).
-
-    Stands wherever mmpretrain's ``ResNet`` or ``ResNeXt`` stands: every argument of those classes has the same
-    meaning and default here, ``groups`` apart, whose default is 1. Stages that are not shared are upstream's,
-    parameter for parameter and key for key; its checkpoints load into them. See
-    :class:`~halvit_mm.layers.SharedBottleneckStage` for the others.
+    Source: see :mod:`halvit_mm.layers`. SharedStageResNet stands wherever mmpretrain's ``ResNet`` or ``ResNeXt``
+    stands: every argument of those classes has the same meaning and default here, except ``groups``, whose default is
+    1. Stages that are not shared are mmpretrain's, parameter for parameter and key for key; mmpretrain's checkpoints
+    load into them. Shared stages are of :class:`~halvit_mm.layers.SharedBottleneckStage`.
 
     Args:
         depth (int): 50, 101 or 152; 18 and 34, whose blocks have no 1x1 convolutions, with no shared stage only.
@@ -51,15 +48,15 @@ class SharedStageResNet(ResNet):
         with_cp (bool): Whether each block's activations are computed again in the backward pass instead of
             being kept. Defaults to False.
         zero_init_residual (bool): Whether a block's last norm starts at zero. Defaults to True.
-        init_cfg (dict or list, optional): Initialization config of mmengine. Defaults to upstream's: Kaiming
-            for convolutions, 1 for norms; W starts by itself, Xavier normal.
+        init_cfg (dict or list, optional): Initialization config of mmengine. Defaults to mmpretrain's: Kaiming
+            for convolutions, 1 for norms. W starts Xavier normal whatever this says.
         drop_path_rate (float): Stochastic depth rate of the last block; it grows linearly from 0 at the first.
             Defaults to 0.
 
     Raises:
         KeyError: If ``depth`` is unknown.
         ValueError: If ``shared_stages``, ``frozen_stages``, ``groups`` or ``width_per_group`` are not as above, if
-            a shared stage cannot have the other arguments' shape.
+            a shared stage cannot have the shape that the other arguments ask for.
         UserError: On loading a file that fills less than 90 % of it; see :func:`~halvit_mm.io.weights.guard`.
 
     Examples:
@@ -221,7 +218,7 @@ class SharedStageResNet(ResNet):
         """
         if not param_name.startswith(prefix):
             return super().get_layer_depth(param_name, prefix)
-        # Upstream knows a stage by the literal prefix 'backbone.', and asks for the number of a block after it.
+        # Upstream knows a stage by the literal prefix 'backbone.', and expects the number of a block behind the stage.
         stage, _, name = param_name[len(prefix) :].partition('.')
         if name == 'weight' and stage in self.res_layers:
             name = '0.weight'

@@ -25,10 +25,10 @@ class _Outside:
 
 @MODELS.register_module()
 class DistilledClassifier(ImageClassifier):
-    """An image classifier that learns from labels and from a trained teacher, such as its untied twin.
+    """An image classifier that learns from labels and from a trained teacher, such as its untied counterpart.
 
-    The classifier itself is the student: it takes the arguments of mmpretrain's ``ImageClassifier``, has its keys, and
-    its checkpoints fit the config without the teacher. The teacher sees the same images, mixed ones too; it stays in
+    The classifier itself is the student. Its arguments and keys are those of mmpretrain's ``ImageClassifier``, and its
+    checkpoints fit the config without the teacher. The teacher gets the same images, mixed ones included, stays in
     evaluation mode and has no gradients.
 
     The loss is the sum of
@@ -43,9 +43,9 @@ class DistilledClassifier(ImageClassifier):
 
     Args:
         teacher (str): Config of the teacher, a file or a package's, such as ``'mmpretrain::deit/...'``.
-        teacher_checkpoint (str): Its weights, of mmpretrain, timm or torchvision. They are read when the weights are
-            initialized, before training; a test needs no teacher.
-        teacher_options (dict): Values by dotted key that are merged into its config. Defaults to ``dict()``.
+        teacher_checkpoint (str): Weights of the teacher, of mmpretrain, timm or torchvision. ``init_weights`` reads
+            them, before training; a test needs no teacher.
+        teacher_options (dict): Values by dotted key that are merged into the teacher's config. Defaults to ``dict()``.
         label (float): Weight. Defaults to 0.5.
         soft (float): Weight. Defaults to 0.5.
         hard (float): Weight. Defaults to 0.
@@ -56,8 +56,8 @@ class DistilledClassifier(ImageClassifier):
         **kwargs: Arguments of ``ImageClassifier``: the student.
 
     Raises:
-        ValueError: If no weight of a teacher's loss is above 0, if ``temperature`` is not, or if ``feature`` and
-            ``feature_layers`` do not go together or name what the models have not.
+        ValueError: If no weight of a teacher's loss is above 0, if ``temperature`` is not above 0, if only one of
+            ``feature`` and ``feature_layers`` is given, or if a model lacks one of ``feature_layers``.
         UserError: In ``init_weights``, if the teacher's checkpoint is missing or does not fit.
     """
 
@@ -101,7 +101,7 @@ class DistilledClassifier(ImageClassifier):
         config, options, checkpoint = self._teacher_source
         module = load_model(load_config(config, options), checkpoint)
         self._check_layers(module)
-        # It sees what the student's preprocessor has made.
+        # The teacher gets what the student's preprocessor has made.
         del module.data_preprocessor
         self._teacher.module = module.requires_grad_(False).to(next(self.parameters()))
 
@@ -127,11 +127,11 @@ class DistilledClassifier(ImageClassifier):
 
         Args:
             inputs (Tensor): Images, shape (B, C, H, W).
-            data_samples (list[DataSample]): Their labels.
+            data_samples (list[DataSample]): Labels of the images.
 
         Returns:
-            dict[str, Tensor]: ``loss`` of the head, and ``loss_soft``, ``loss_hard``, ``loss_feature`` as far as they
-            have a weight.
+            dict[str, Tensor]: ``loss`` of the head, and those of ``loss_soft``, ``loss_hard`` and ``loss_feature``
+            that have a weight.
         """
         with torch.no_grad(), _outputs(self.teacher, self.feature_layers) as wanted:
             teacher_logits = self.teacher.head(self.teacher.extract_feat(inputs)).detach()
@@ -153,23 +153,14 @@ class DistilledClassifier(ImageClassifier):
 
 
 def soft_loss(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-    """``T^2 KL(teacher / T || student / T)``, the mean over images.
-
-    Args:
-        logits (Tensor): Of the student, shape (B, classes).
-        teacher_logits (Tensor): Of the teacher, shape (B, classes).
-        temperature (float): T.
-
-    Returns:
-        Tensor: A number.
-    """
+    """``T^2 KL(teacher / T || student / T)``, the mean over images; both logits have the shape (B, classes)."""
     student, teacher = (F.log_softmax(value.float() / temperature, 1) for value in (logits, teacher_logits))
     return F.kl_div(student, teacher, reduction='batchmean', log_target=True) * temperature**2
 
 
 @contextmanager
 def _outputs(model: nn.Module, names: Sequence[str]):
-    """Gather what modules give while the model runs: a dict by name, filled when it has run."""
+    """A dict that holds the output of each named module once the model has run."""
     gathered: dict[str, Tensor] = {}
 
     def hook_of(name: str) -> Callable:

@@ -1,13 +1,13 @@
 from collections.abc import Sequence
 
-from mmpretrain.models.necks import GlobalAveragePooling as HostGlobalAveragePooling
+from mmpretrain.models import necks
 from torch import Tensor
 
 from halvit_mm.registry import MODELS
 
 
 @MODELS.register_module()
-class GlobalAveragePooling(HostGlobalAveragePooling):
+class GlobalAveragePooling(necks.GlobalAveragePooling):
     """mmpretrain's global average pooling, which also takes the lists that mmdet's backbones return."""
 
     def forward(self, inputs: Tensor | Sequence[Tensor]) -> Tensor | tuple[Tensor, ...]:

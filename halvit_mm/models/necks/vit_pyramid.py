@@ -15,11 +15,11 @@ MODES = ('interpolate', 'deconv')
 class ViTPyramid(BaseModule):
     """Pyramid of strides from maps of one stride, such as several depths of a plain vision transformer.
 
-    Stands between a backbone with ``out_type='featmap'`` and mmdet's ``FPN``,
-    ``neck=[dict(type='halvit_mm.ViTPyramid', ...), dict(type='FPN', ...)]``. Map i is brought to stride i: finer
-    ones by bilinear interpolation (no parameters) or by transposed convolutions of stride 2, with a norm and GELU
-    between two of them, coarser ones by maximum pooling, as in "Exploring Plain Vision Transformer Backbones for Object
-    Detection" (ViTDet, `arXiv 2203.16527 <https://arxiv.org/abs/2203.16527>`_, section 3).
+    The neck stands between a backbone with ``out_type='featmap'`` and mmdet's ``FPN``,
+    ``neck=[dict(type='halvit_mm.ViTPyramid', ...), dict(type='FPN', ...)]``. Map i is brought to stride i: to finer
+    strides by bilinear interpolation (no parameters) or by transposed convolutions of stride 2, with a norm and GELU
+    between two of them, to coarser strides by maximum pooling, as in "Exploring Plain Vision Transformer Backbones for
+    Object Detection" (ViTDet, `arXiv 2203.16527 <https://arxiv.org/abs/2203.16527>`_, section 3).
 
     Args:
         in_channels (int): Channels of each map.
@@ -34,7 +34,7 @@ class ViTPyramid(BaseModule):
         init_cfg (dict, optional): Initialization config of mmengine. Defaults to None.
 
     Attributes:
-        out_channels (tuple[int]): Channels of each output, which an ``FPN`` takes as its ``in_channels``.
+        out_channels (tuple[int]): Channels of each output: the ``in_channels`` of an ``FPN``.
         out_strides (tuple[int]): Stride of each output, in pixels.
 
     Raises:
@@ -79,23 +79,21 @@ class ViTPyramid(BaseModule):
         out_channels = []
         for stride in self.out_strides:
             doublings = count_doublings(in_stride, stride)
+            channels = in_channels
             if doublings > 0 and mode == 'deconv':
-                if in_channels % 2**doublings:
+                channels = in_channels // 2**doublings
+                if channels * 2**doublings != in_channels:
                     raise ValueError(
                         f"out_strides={self.out_strides}: in mode='deconv' stride {stride} needs in_channels="
                         f'{in_channels} to be a multiple of {2**doublings}'
                     )
-                self.stages.append(_make_deconvs(in_channels, doublings, norm_cfg, act_cfg))
-                out_channels.append(in_channels // 2**doublings)
-                continue
-            self.stages.append(
-                nn.Upsample(scale_factor=2**doublings, mode='bilinear')
-                if doublings > 0
-                else nn.MaxPool2d(2**-doublings, ceil_mode=True)
-                if doublings < 0
-                else nn.Identity()
-            )
-            out_channels.append(in_channels)
+                stage = _make_deconvs(in_channels, doublings, norm_cfg, act_cfg)
+            elif doublings > 0:
+                stage = nn.Upsample(scale_factor=2**doublings, mode='bilinear')
+            else:
+                stage = nn.MaxPool2d(2**-doublings, ceil_mode=True) if doublings else nn.Identity()
+            self.stages.append(stage)
+            out_channels.append(channels)
         self.out_channels = tuple(out_channels)
 
     def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -127,18 +125,7 @@ class ViTPyramid(BaseModule):
 
 
 def count_doublings(in_stride: int, out_stride: int) -> int:
-    """How often a map is doubled to come from one stride to another.
-
-    Args:
-        in_stride (int): Stride of the map, in pixels.
-        out_stride (int): Stride to make, in pixels.
-
-    Returns:
-        int: The number; negative where the map is halved.
-
-    Raises:
-        ValueError: If no number of doublings leads there.
-    """
+    """How often a map is doubled to come from one stride to another; negative where the map is halved."""
     coarse, fine = max(in_stride, out_stride), min(in_stride, out_stride)
     ratio = coarse // fine if fine > 0 else 0
     if ratio < 1 or ratio * fine != coarse or ratio & (ratio - 1):

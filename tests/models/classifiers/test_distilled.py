@@ -106,7 +106,7 @@ def test_teacher_is_no_part_of_the_student(checkpoint):
 
 
 @pytest.mark.parametrize(
-    ('cfg', 'told'),
+    ('cfg', 'message'),
     [
         (dict(soft=0.0), r'soft=0\.0, hard=0\.0, feature=0\.0'),
         (dict(temperature=0), 'temperature=0 must'),
@@ -115,15 +115,15 @@ def test_teacher_is_no_part_of_the_student(checkpoint):
         (dict(feature=1.0, feature_layers=['backbone.layers.9']), r"'backbone\.layers\.9', which"),
     ],
 )
-def test_refusals(checkpoint, cfg, told):
-    with pytest.raises(ValueError, match=told):
+def test_refusals(checkpoint, cfg, message):
+    with pytest.raises(ValueError, match=message):
         make_student(checkpoint, **cfg)
 
 
 @pytest.mark.parametrize(('given', 'meant'), [('temprature', 'temperature'), ('train_cfgs', 'train_cfg')])
 def test_misspelled_arguments(given, meant):
-    told = rf"^DistilledClassifier: there is no argument '{given}'; did you mean '{meant}'\?$"
-    with pytest.raises(TypeError, match=told):
+    message = rf"^DistilledClassifier: there is no argument '{given}'; did you mean '{meant}'\?$"
+    with pytest.raises(TypeError, match=message):
         make_student('none.pth', **{given: 2.0})
 
 

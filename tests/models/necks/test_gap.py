@@ -5,7 +5,7 @@ from mmdet.registry import MODELS
 from halvit_mm.models.necks import GlobalAveragePooling
 
 
-def test_pools_what_backbones_of_both_hosts_return():
+def test_pools_what_backbones_of_both_libraries_return():
     neck = MODELS.build(dict(type='halvit_mm.GlobalAveragePooling'))
     assert isinstance(neck, GlobalAveragePooling)
     maps = [torch.rand(2, 3, 4, 5), torch.rand(2, 6, 2, 3)]
