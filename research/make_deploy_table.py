@@ -13,7 +13,7 @@ from deploy_table import measure
 from halvit_mm.cost.benchmark import elapsed, environment
 from halvit_mm.cost.report import environment_line, markdown_table, quantity
 from halvit_mm.cost.subject import Settings
-from halvit_mm.errors import told_in_one_line
+from halvit_mm.errors import errors_in_one_line
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = (
@@ -35,7 +35,7 @@ def main() -> None:
     args = parser.parse_args()
     logging.disable(logging.WARNING)
     warnings.simplefilter('ignore')
-    with told_in_one_line():
+    with errors_in_one_line():
         rows = measure(args.configs, args.rounds, elapsed())
     header = ['', 'config', 'file (MB)', 'resident (MB)', 'ms', 'ratio', 'largest difference', 'error']
     cells = []

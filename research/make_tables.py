@@ -11,7 +11,7 @@ from pathlib import Path
 from tables import compare, measure_tables, write_tables
 
 from halvit_mm.cost.benchmark import elapsed
-from halvit_mm.errors import told_in_one_line
+from halvit_mm.errors import errors_in_one_line
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -30,7 +30,7 @@ def main() -> None:
     published = json.loads(args.published.read_text())
     before = args.out / 'tables.json'
     before = json.loads(before.read_text()) if before.exists() else None
-    with told_in_one_line():
+    with errors_in_one_line():
         measured = measure_tables(published['tables'], args.configs, args.rounds, elapsed())
     print(*write_tables(published, measured, args.out, 'make tables'), sep='\n')
     if before is not None:

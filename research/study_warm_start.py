@@ -20,7 +20,7 @@ from threading import Lock
 from variants import train_curve
 
 from halvit_mm.cost.report import markdown_table
-from halvit_mm.errors import UserError, told_in_one_line
+from halvit_mm.errors import UserError, errors_in_one_line
 
 ROOT = Path(__file__).resolve().parents[1]
 TOOLS = ROOT / 'tools'
@@ -173,7 +173,7 @@ def main() -> None:
 
     study = Study(args.work_dir.absolute(), args.ranks, args.jobs)
     every = ['train_cfg.val_interval=1']
-    with told_in_one_line(), ThreadPoolExecutor(args.jobs) as pool:
+    with errors_in_one_line(), ThreadPoolExecutor(args.jobs) as pool:
         # What a start needs is there before the next lot begins.
         lots = [
             [(study.train, 'untied', SCRATCH, seed, [*every, UNTIED]) for seed in args.seeds]

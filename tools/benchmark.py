@@ -17,7 +17,7 @@ from halvit_mm.cost import PRECISIONS, inference, keep_freed_memory, profile_run
 from halvit_mm.cost.benchmark import benchmark, elapsed, environment
 from halvit_mm.cost.report import counts_table, environment_line, markdown_table, runs_table, write_results
 from halvit_mm.cost.subject import Settings, Subject, random_images
-from halvit_mm.errors import UserError, told_in_one_line
+from halvit_mm.errors import UserError, errors_in_one_line
 
 
 def parse_args() -> argparse.Namespace:
@@ -74,7 +74,7 @@ def profile(subjects: list[Subject], settings: Settings) -> str:
 def main() -> None:
     args = parse_args()
     logging.disable(logging.INFO)  # mmengine lists each parameter's group
-    with told_in_one_line():
+    with errors_in_one_line():
         settings = Settings(
             shape=(args.shape[0], args.shape[-1]),
             batches=tuple(args.batch),

@@ -10,7 +10,7 @@ import sys
 from mmengine.config import DictAction
 
 from halvit_mm.deploy.infer import infer
-from halvit_mm.errors import told_in_one_line
+from halvit_mm.errors import errors_in_one_line
 from halvit_mm.io.checkpoints import read_only_data
 from halvit_mm.io.configs import load_config
 
@@ -30,7 +30,7 @@ def main() -> None:
         '--trust-checkpoint', action='store_true', help='load a checkpoint that carries code, and execute it'
     )
     args = parser.parse_args()
-    with told_in_one_line():
+    with errors_in_one_line():
         read_only_data(trust=args.trust_checkpoint)
         cfg = load_config(args.config, args.cfg_options)
         skipped = infer(cfg, args.checkpoint, args.source, args.out, args.score_thr, args.device)

@@ -5,7 +5,7 @@ import sys
 
 from torch import distributed as dist
 
-from halvit_mm.errors import told_in_one_line
+from halvit_mm.errors import errors_in_one_line
 
 from .checks import check_run
 from .command import parse_command
@@ -21,7 +21,7 @@ def run_upstream_tool(tool: str, argv: list[str] | None = None) -> None:
         tool (str): ``'train'`` or ``'test'``.
         argv (list[str], optional): Arguments of the tool. Defaults to those of the process.
     """
-    with told_in_one_line():
+    with errors_in_one_line():
         command = parse_command(tool, sys.argv[1:] if argv is None else argv)
         check_run(command.cfg, tool, command.args)
         from halvit_mm.io.checkpoints import read_only_data  # imports torch's serialization and mmengine's runner

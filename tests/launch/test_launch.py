@@ -6,7 +6,7 @@ import mmdet
 import pytest
 import torch
 
-from halvit_mm.errors import UserError, told_in_one_line
+from halvit_mm.errors import UserError, errors_in_one_line
 from halvit_mm.launch.checks import check_run
 from halvit_mm.launch.command import parse_command
 from halvit_mm.launch.ranks import check_ranks, main
@@ -117,7 +117,7 @@ class TestCheckRun:
 def test_only_the_first_rank_tells(capsys, monkeypatch):
     for rank, told in (('0', 'error: the reason\n'), ('1', '')):
         monkeypatch.setenv('RANK', rank)
-        with pytest.raises(SystemExit) as ended, told_in_one_line():
+        with pytest.raises(SystemExit) as ended, errors_in_one_line():
             raise UserError('the reason')
         assert ended.value.code == 2
         assert capsys.readouterr().err == told
