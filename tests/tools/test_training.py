@@ -142,7 +142,7 @@ def test_killed_training_ends_with_the_same_weights(digits, tmp_path):
     (killed / 'last_checkpoint').write_text(str(cut))
     assert start(config, killed, *options).wait(timeout=200) == 0, (tmp_path / 'killed.log').read_text()
     log = (tmp_path / 'killed.log').read_text()
-    assert f'{cut.name} is not a whole checkpoint and is passed over' in log
+    assert f'{cut.name} is not a whole checkpoint and is skipped' in log
     assert f'resumed epoch: {epoch},' in log
 
     seed = torch.load(killed / 'epoch_8.pth', weights_only=False)['meta']['seed']

@@ -73,7 +73,7 @@ class CheckedDataset(Delegate, Dataset):
         except Exception as error:
             if _decodes(path):
                 raise
-            raise BadImageError(f'{path} is no image that OpenCV reads') from error
+            raise BadImageError(f'{path} is not an image that OpenCV reads') from error
 
 
 def _decodes(path: str) -> bool:

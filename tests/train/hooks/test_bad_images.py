@@ -62,7 +62,7 @@ def test_validation_is_never_of_other_images(build_runner, digits_root, tmp_path
     bad = sorted((root / 'val' / '0').iterdir())[0]
     bad.write_text('no image')
     options = {'val_dataloader.dataset.data_root': str(root), 'reliability.bad_images': 'skip'}
-    with pytest.raises(BadImageError, match=f'{bad} is no image'):
+    with pytest.raises(BadImageError, match=f'{bad} is not an image'):
         build_runner(loop=dict(by_epoch=True, max_epochs=1), **options).train()
 
 
