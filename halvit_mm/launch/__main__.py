@@ -1,4 +1,4 @@
-"""``python -m halvit_mm.launch TOOL RANKS CONFIG ...``: what the ``dist_*.sh`` scripts call."""
+"""``python -m halvit_mm.launch TOOL RANKS CONFIG ...``, which the ``dist_*.sh`` scripts call."""
 
 import sys
 

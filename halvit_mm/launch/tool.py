@@ -1,5 +1,3 @@
-"""Run a config with upstream's own tools."""
-
 import gc
 import sys
 
@@ -12,10 +10,10 @@ from .command import parse_command
 
 
 def run_upstream_tool(tool: str, argv: list[str] | None = None) -> None:
-    """Run a config with upstream's own tool and its command line.
+    """Run a config with upstream's tool and its command line.
 
-    The tool is the file that the package of the config's ``default_scope`` carries for mim. The runner is the config's
-    ``runner_type``, or :class:`halvit_mm.train.ResumableRunner` where the config names none.
+    The package of the config's ``default_scope`` carries the tool for mim. The runner is the config's ``runner_type``,
+    or :class:`halvit_mm.train.ResumableRunner` if the config names none.
 
     Args:
         tool (str): ``'train'`` or ``'test'``.
@@ -29,11 +27,11 @@ def run_upstream_tool(tool: str, argv: list[str] | None = None) -> None:
         read_only_data(trust=command.args.trust_checkpoint)
         sys.argv[1:] = command.argv
         if 'runner_type' not in command.cfg:
-            # With `=` the option takes one value, whatever follows; upstream's parser adds the user's own pairs.
+            # With `=` the option takes one value, whatever follows; upstream's parser adds the user's pairs.
             sys.argv.insert(1, '--cfg-options=runner_type=halvit_mm.ResumableRunner')
         command.upstream.main()
     if dist.is_initialized():
-        # A thread of gloo's that is still busy as the interpreter ends aborts a rank that has done its work. The group
-        # joins its threads, but not before the runner is gone, whose model holds it.
+        # A gloo thread that is busy when the interpreter ends aborts a rank that has finished. Destroying the group
+        # joins its threads, but only after the runner is collected, whose model holds the group.
         gc.collect()
         dist.destroy_process_group()
