@@ -1,4 +1,4 @@
-"""Write docs/deploy.md's table: exported files of our models and their rivals, on disk, in memory and in time.
+"""Write docs/deploy.md's table: exported files of tied models and baselines, on disk, in memory and in time.
 
 Models have random weights: their sizes and times are those of trained ones.
 """
@@ -30,7 +30,7 @@ BEGIN, END = '<!-- table -->', '<!-- end of table -->'
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--configs', nargs='+', metavar='CONFIG', default=CONFIGS, help='ratios are to the first')
-    parser.add_argument('--rounds', type=int, default=20, help='runs that are counted (default: %(default)s)')
+    parser.add_argument('--rounds', type=int, default=20, help='timed runs (default: %(default)s)')
     parser.add_argument('--out', type=Path, default=ROOT / 'docs/deploy.md', help='(default: docs/deploy.md)')
     args = parser.parse_args()
     logging.disable(logging.WARNING)

@@ -1,6 +1,6 @@
 """Write docs/tables.md: the papers' tables with measured columns beside the published ones, and charts.
 
-Where a former measurement lies there, what has changed since is printed.
+If the folder has an earlier measurement, the changes since are printed.
 """
 
 import argparse
@@ -22,7 +22,7 @@ def main() -> None:
         '--published', type=Path, default=ROOT / 'docs/published.json', help='(default: docs/published.json)'
     )
     parser.add_argument('--configs', type=Path, default=ROOT / 'configs', help='(default: configs)')
-    parser.add_argument('--rounds', type=int, default=9, help='runs that are counted (default: %(default)s)')
+    parser.add_argument('--rounds', type=int, default=9, help='timed runs (default: %(default)s)')
     parser.add_argument('--out', type=Path, default=ROOT / 'docs', help='(default: docs)')
     args = parser.parse_args()
 

@@ -1,7 +1,7 @@
-"""Train tied and untied models on the handwritten digits over several seeds: what tying costs at equal width, and
-what it gains at equal parameters.
+"""Train tied and untied models on the handwritten digits over several seeds: the accuracy that tying loses at equal
+width and gains at equal parameters.
 
-Each training is one process of one thread. Results are kept in WORK_DIR/top1.json; a second call goes on from there.
+Each training is one process of one thread. Results are kept in WORK_DIR/top1.json; a second call continues from there.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Classify images, or detect objects in them, with a checkpoint; the config says which.
 
 Prints a line for each image, and draws the results with --out. An image that cannot be read is named on the standard
-error and passed over. The exit status is 0; 1 if an image was passed over; 2 if nothing could be done.
+error and skipped. The exit status is 0; 1 if an image was skipped; 2 if there is no image or no model.
 """
 
 import argparse

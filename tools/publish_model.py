@@ -1,4 +1,4 @@
-"""Write the weights of a checkpoint to a file of their own: NAME_DATE-HASH.pth or .safetensors.
+"""Write the weights of a checkpoint to a new file: NAME_DATE-HASH.pth or .safetensors.
 
 Optimizer, schedules and logs are left out; of averaged weights (EMA) the average is kept.
 """
