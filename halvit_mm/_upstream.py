@@ -1,10 +1,10 @@
-"""Make ourselves known to upstream by name, without importing it.
+"""Make this package known to upstream by name, without importing upstream.
 
 - mmengine resolves ``package::path`` in ``_base_`` for the packages in its ``MODULE2PACKAGE`` table.
 - mmpretrain's ``get_model``, ``list_models`` and inferencers know the models in its ``ModelHub``.
 - mmdet's inferencers know the models that ``BaseInferencer`` of mmengine finds in mmdet's metafiles.
 
-Each is told of us as soon as, and only if, both it and ``halvit_mm`` are imported.
+Each of the three is extended once it and ``halvit_mm`` are both imported.
 """
 
 import sys
@@ -27,8 +27,8 @@ DETECTORS = ('mask_rcnn', 'retinanet')
 def config_path(name: str, package: str = 'halvit_mm') -> str:
     """Find a config that a package carries.
 
-    ``_base_ = __import__('halvit_mm').config_path('halvit/halvit-tiny_8xb128_in1k.py')`` inherits one of ours under any
-    tool, because mmengine evaluates what stands behind ``_base_``.
+    ``_base_ = __import__('halvit_mm').config_path('halvit/halvit-tiny_8xb128_in1k.py')`` inherits a config of this
+    package under any tool, because mmengine evaluates the expression after ``_base_``.
 
     Args:
         name (str): Its path in the package's folder ``configs``.
@@ -38,7 +38,7 @@ def config_path(name: str, package: str = 'halvit_mm') -> str:
         str: Its absolute path.
 
     Raises:
-        UserError: If there is no such package or config; the message has the nearest names.
+        UserError: If the package or the config does not exist; the message has the nearest names.
     """
     spec = find_spec(package) if package.isidentifier() else None
     if spec is None or spec.origin is None:
@@ -54,17 +54,17 @@ def config_path(name: str, package: str = 'halvit_mm') -> str:
 
 
 def announce() -> None:
-    """Tell upstream of us, now or when it is first imported."""
-    for name, tell in TOLD.items():
+    """Extend the modules in ``EXTENSIONS``, now or when they are first imported."""
+    for name, extend in EXTENSIONS.items():
         if name in sys.modules:
-            tell(sys.modules[name])
+            extend(sys.modules[name])
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
 
 
 def _enter_config_prefix(utils: ModuleType) -> None:
     # mmengine looks for a distribution of this name before it looks for a module. The distribution may be another copy
-    # than the one imported, so that we name a module that no distribution is called by.
+    # than the imported one. No distribution has this module's name.
     utils.MODULE2PACKAGE['halvit_mm'] = __name__
 
 
@@ -82,13 +82,13 @@ def _enter_detectors(infer: ModuleType) -> None:
         if package and Path(folder) in (package / '.mim', package.parent):
             for metafile in _metafiles(DETECTORS):
                 for model in infer.load(metafile)['Models']:
-                    # Upstream joins it to its own folder, which an absolute path overrides.
+                    # mmdet joins this path to its own folder; an absolute path overrides the folder.
                     yield {**model, 'Config': str(MIM / model['Config'])}
 
     infer.BaseInferencer._get_models_from_metafile = staticmethod(with_ours)
 
 
-TOLD = {
+EXTENSIONS = {
     'mmengine.config.utils': _enter_config_prefix,
     'mmpretrain.apis.model': _enter_classifiers,
     'mmengine.infer.infer': _enter_detectors,
@@ -100,16 +100,16 @@ def _metafiles(families: tuple[str, ...]) -> list[Path]:
 
 
 class _Finder(MetaPathFinder):
-    """Finds the modules in ``TOLD`` as Python would, and has them told after they have run."""
+    """Finds the modules in ``EXTENSIONS`` as Python does, and extends them after they have run."""
 
     def find_spec(self, fullname, path=None, target=None) -> ModuleSpec | None:
-        spec = PathFinder.find_spec(fullname, path, target) if fullname in TOLD else None
+        spec = PathFinder.find_spec(fullname, path, target) if fullname in EXTENSIONS else None
         if spec is not None:
             run = spec.loader.exec_module
 
-            def run_and_tell(module: ModuleType) -> None:
+            def run_and_extend(module: ModuleType) -> None:
                 run(module)
-                TOLD[fullname](module)
+                EXTENSIONS[fullname](module)
 
-            spec.loader.exec_module = run_and_tell
+            spec.loader.exec_module = run_and_extend
         return spec

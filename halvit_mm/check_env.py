@@ -1,6 +1,6 @@
-"""Tell whether this environment can run us: ``python -m halvit_mm.check_env [--quiet]``.
+"""Check whether this environment can run halvit_mm: ``python -m halvit_mm.check_env [--quiet]``.
 
-Prints versions and devices; for each fault, what it is and what to do. Exits with 1 where there is a fault.
+It prints versions and devices, and each fault with its remedy. It exits with 1 if there is a fault.
 """
 
 import argparse
@@ -9,8 +9,8 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 
-# Import name: (the maintained package, OpenMMLab's own)
-HOSTS = {
+# Import name: (OneDL's maintained package, OpenMMLab's package)
+PACKAGES = {
     'mmengine': ('onedl-mmengine', 'mmengine'),
     'mmcv': ('onedl-mmcv', 'mmcv'),
     'mmpretrain': ('onedl-mmpretrain', 'mmpretrain'),
@@ -35,28 +35,28 @@ def check_python() -> str | None:
 
 
 def check_families(find: Callable[[str], str | None] = installed) -> list[str]:
-    """Find hosts that are installed twice, and hosts that come from two families.
+    """Find upstream packages that are missing, installed twice, or from both families.
 
     Args:
-        find (Callable): Gives the version of an installed distribution, or None.
+        find (Callable): Returns the version of an installed distribution, or None. Defaults to :func:`installed`.
 
     Returns:
         list[str]: The faults.
     """
     faults = []
-    maintained = [name for name, (onedl, _) in HOSTS.items() if find(onedl)]
-    original = [name for name, (_, openmmlab) in HOSTS.items() if find(openmmlab)]
+    maintained = [name for name, (onedl, _) in PACKAGES.items() if find(onedl)]
+    original = [name for name, (_, openmmlab) in PACKAGES.items() if find(openmmlab)]
     for name in sorted({*maintained} & {*original}):
         faults.append(
-            f'{HOSTS[name][0]} and {HOSTS[name][1]} are installed over each other, and {name} is a mixture of both: '
-            f'pip uninstall -y {" ".join(HOSTS[name])} and install one of them again'
+            f'{" and ".join(PACKAGES[name])} are installed over each other, and {name} is a mixture of both: '
+            f'pip uninstall -y {" ".join(PACKAGES[name])} and install one of them again'
         )
     if not faults and maintained and original:
         faults.append(
             f'{", ".join(maintained)} come from OneDL and {", ".join(original)} from OpenMMLab: install all of them '
             "from one family (pip install 'halvit_mm[onedl]' or 'halvit_mm[openmmlab]' in a new environment)"
         )
-    for name, packages in HOSTS.items():
+    for name, packages in PACKAGES.items():
         if name not in OPTIONAL and not any(map(find, packages)):
             faults.append(f"{name} is not installed: pip install 'halvit_mm[onedl]'")
     return faults
@@ -100,13 +100,9 @@ def check_transformers() -> str | None:
 
 
 def find_faults() -> list[str]:
-    """Run all checks.
-
-    Returns:
-        list[str]: For each fault, what it is and what to do.
-    """
+    """Run all checks; return each fault with its remedy."""
     faults = [check_python(), *check_families(), check_transformers()]
-    modules = ['torch', 'torchvision', *(name for name, packages in HOSTS.items() if any(map(installed, packages)))]
+    modules = ['torch', 'torchvision', *(name for name, packages in PACKAGES.items() if any(map(installed, packages)))]
     imports = {name: check_import(name) for name in modules}
     faults += imports.values()
     if imports.get('mmcv', 'absent') is None:
@@ -117,7 +113,7 @@ def find_faults() -> list[str]:
 def describe() -> list[str]:
     """Versions and devices, a line each."""
     lines = [f'Python {sys.version.split()[0]}']
-    packages = ['halvit_mm', 'torch', 'torchvision', *(name for pair in HOSTS.values() for name in pair)]
+    packages = ['halvit_mm', 'torch', 'torchvision', *(name for pair in PACKAGES.values() for name in pair)]
     for package in (*packages, 'numpy', 'opencv-python-headless', 'timm', 'transformers', 'onnx', 'onnxruntime'):
         if found := installed(package):
             lines.append(f'{package} {found}')

@@ -1,4 +1,4 @@
-"""Mistakes of the user, told in one line."""
+"""Mistakes of the user, reported in one line."""
 
 import os
 import sys
@@ -11,14 +11,14 @@ class UserError(Exception):
 
 
 class RankError(UserError):
-    """What one rank met and the others did not."""
+    """An error that one rank met and the others did not."""
 
 
 @contextmanager
-def told_in_one_line() -> Iterator[None]:
+def errors_in_one_line() -> Iterator[None]:
     """End the process with exit code 2 and the message of a :class:`UserError`.
 
-    All ranks meet the same error, and the first one tells it; a :class:`RankError` is told by the rank that met it.
+    All ranks meet the same error, and rank 0 prints it. The rank that met a :class:`RankError` prints that one.
     """
     try:
         yield

@@ -6,7 +6,7 @@ from statistics import mean, stdev
 
 from variants import train_variant
 
-from halvit_mm.errors import told_in_one_line
+from halvit_mm.errors import errors_in_one_line
 
 ROOT = Path(__file__).resolve().parents[1]
 TOOLS = ROOT / 'tools'
@@ -26,7 +26,7 @@ def main() -> None:
         for seed in args.seeds:
             work_dir = Path(args.work_dir, f'{Path(args.config).stem}_{name}_{seed}')
             command = [str(TOOLS / 'dist_train.sh'), args.config, str(args.ranks)]
-            with told_in_one_line():
+            with errors_in_one_line():
                 value = train_variant(command, work_dir, [*options, f'randomness.seed={seed}'])
             top1.setdefault(name, []).append(value)
             print(f'{name}, seed {seed}: {value:.2f} %', flush=True)

@@ -1,8 +1,9 @@
-"""What exported files take on disk, in memory and in time, side by side."""
+"""Size on disk, memory and time of exported files, side by side."""
 
 import gc
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -18,7 +19,7 @@ from halvit_mm.deploy.network import Network
 from halvit_mm.deploy.session import create_session
 from halvit_mm.deploy.verify import compare
 
-# Format, precision, whether an ONNX graph's weights have a file of their own, what its session prefers (else None)
+# Format, precision, whether an ONNX graph's weights have their own file, what its session prefers (else None)
 KINDS = (
     ('.onnx', 'fp32', True, 'memory'),
     ('.onnx', 'fp32', False, 'memory'),
@@ -34,15 +35,7 @@ IMAGES = 8
 
 
 def opener(path: Path, prefer: str | None) -> Callable[[torch.Tensor], Any]:
-    """Open a file as a user would.
-
-    Args:
-        path (Path): The file.
-        prefer (str, optional): As in :func:`create_session`; None for what is no ONNX file.
-
-    Returns:
-        Callable[[Tensor], Any]: Runs it on images.
-    """
+    """A function that runs a file; ``prefer`` is that of :func:`create_session`, or None for other formats."""
     if prefer is None:
         return read(path)
     session = create_session(path, prefer)
@@ -50,16 +43,7 @@ def opener(path: Path, prefer: str | None) -> Callable[[torch.Tensor], Any]:
 
 
 def resident_bytes(path: Path, prefer: str | None, shape: tuple[int, int]) -> int:
-    """What a process has resident for an opened file that has run, beyond what it had with its runtime imported.
-
-    Args:
-        path (Path): The file.
-        prefer (str, optional): As in :func:`opener`.
-        shape (tuple[int, int]): Height and width of the one image that is run.
-
-    Returns:
-        int: Bytes.
-    """
+    """Bytes resident for an opened file that has run on one image of a shape, beyond those of its imported runtime."""
     images = torch.zeros(1, 3, *shape)
     if path.suffix == '.xml':
         import openvino  # noqa: F401
@@ -77,8 +61,8 @@ def measure(configs: Sequence[str], rounds: int, say: Callable[[str], None]) -> 
 
     Args:
         configs (Sequence[str]): Config files, or ``package::path``; ratios are to the first.
-        rounds (int): Runs that are counted.
-        say (Callable[[str], None]): Told what is being done.
+        rounds (int): Timed runs.
+        say (Callable[[str], None]): Receives progress messages.
 
     Returns:
         list[dict]: For each kind and config ``kind``, ``name``, ``file_bytes``, ``resident_bytes``, ``ms``, ``ratio``
@@ -116,7 +100,7 @@ def measure(configs: Sequence[str], rounds: int, say: Callable[[str], None]) -> 
                 name: median(in_fresh_process(resident_bytes, path, prefer, settings.shape) for _ in range(3))
                 for name, path in made.items()
             }
-            runs = {name: _run(opener(path, prefer), images[:1]) for name, path in made.items()}
+            runs = {name: partial(opener(path, prefer), images[:1]) for name, path in made.items()}
             times = {name: median(values) for name, values in time_interleaved(runs, rounds).items()}
             for name in names:
                 row = dict(kind=kind, name=name)
@@ -137,18 +121,14 @@ def measure(configs: Sequence[str], rounds: int, say: Callable[[str], None]) -> 
 
 
 def describe(suffix: str, precision: str, external: bool, prefer: str | None) -> str:
-    """Name a kind of file and session as the table does."""
+    """The table's name of a kind of file and session."""
     words = [FORMATS[suffix], precision]
     if suffix == '.onnx':
         words += ['weights beside it' if external else 'one file', f'for {prefer}']
     return ', '.join(words)
 
 
-def _run(run: Callable[[torch.Tensor], Any], images: torch.Tensor) -> Callable[[], None]:
-    return lambda: run(images)
-
-
 def _files(path: Path) -> list[Path]:
-    """A file and those that belong to it."""
+    """A file and the files of its weights."""
     beside = (path.with_name(path.name + '.data'), path.with_suffix('.bin'))
     return [path, *(file for file in beside if file.is_file())]

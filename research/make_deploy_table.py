@@ -1,4 +1,4 @@
-"""Write docs/deploy.md's table: exported files of our models and their rivals, on disk, in memory and in time.
+"""Write docs/deploy.md's table: exported files of tied models and baselines, on disk, in memory and in time.
 
 Models have random weights: their sizes and times are those of trained ones.
 """
@@ -13,7 +13,7 @@ from deploy_table import measure
 from halvit_mm.cost.benchmark import elapsed, environment
 from halvit_mm.cost.report import environment_line, markdown_table, quantity
 from halvit_mm.cost.subject import Settings
-from halvit_mm.errors import told_in_one_line
+from halvit_mm.errors import errors_in_one_line
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = (
@@ -30,12 +30,12 @@ BEGIN, END = '<!-- table -->', '<!-- end of table -->'
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--configs', nargs='+', metavar='CONFIG', default=CONFIGS, help='ratios are to the first')
-    parser.add_argument('--rounds', type=int, default=20, help='runs that are counted (default: %(default)s)')
+    parser.add_argument('--rounds', type=int, default=20, help='timed runs (default: %(default)s)')
     parser.add_argument('--out', type=Path, default=ROOT / 'docs/deploy.md', help='(default: docs/deploy.md)')
     args = parser.parse_args()
     logging.disable(logging.WARNING)
     warnings.simplefilter('ignore')
-    with told_in_one_line():
+    with errors_in_one_line():
         rows = measure(args.configs, args.rounds, elapsed())
     header = ['', 'config', 'file (MB)', 'resident (MB)', 'ms', 'ratio', 'largest difference', 'error']
     cells = []

@@ -1,7 +1,7 @@
-"""Train tied and untied models on the handwritten digits over several seeds: what tying costs at equal width, and
-what it gains at equal parameters.
+"""Train tied and untied models on the handwritten digits over several seeds: the accuracy that tying loses at equal
+width and gains at equal parameters.
 
-Each training is one process of one thread. Results are kept in WORK_DIR/top1.json; a second call goes on from there.
+Each training is one process of one thread. Results are kept in WORK_DIR/top1.json; a second call continues from there.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from variants import train_variant
 
 from halvit_mm.cost import count_parameters
 from halvit_mm.cost.report import markdown_table
-from halvit_mm.errors import told_in_one_line
+from halvit_mm.errors import errors_in_one_line
 from halvit_mm.io.build import build_model
 from halvit_mm.io.configs import load_config
 
@@ -86,7 +86,7 @@ def main() -> None:
         values[name][seed] = top1[key]
 
     values = {name: {} for name in args.only}
-    with told_in_one_line(), ThreadPoolExecutor(args.jobs) as pool:
+    with errors_in_one_line(), ThreadPoolExecutor(args.jobs) as pool:
         for done in [pool.submit(run, name, seed) for seed in args.seeds for name in args.only]:
             done.result()
 

@@ -1,8 +1,8 @@
 """Tie trained models of the handwritten digits in every way, fine-tune them in every way, and compare.
 
-For each seed the untied twin is trained, the tied model is trained from scratch, and every start is fine-tuned with
-every recipe that fits it; "random" is no start, for comparison. With one rank a training is one process of one thread.
-Results are kept in WORK_DIR/top1.json; a second call goes on from there.
+For each seed the study trains the untied counterpart, trains the tied model from scratch, and fine-tunes every start
+with every recipe that fits it; "random" starts from random weights, for comparison. With one rank a training is one
+process of one thread. Results are kept in WORK_DIR/top1.json; a second call continues from there.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from threading import Lock
 from variants import train_curve
 
 from halvit_mm.cost.report import markdown_table
-from halvit_mm.errors import UserError, told_in_one_line
+from halvit_mm.errors import UserError, errors_in_one_line
 
 ROOT = Path(__file__).resolve().parents[1]
 TOOLS = ROOT / 'tools'
@@ -41,8 +41,8 @@ class Study:
 
     Args:
         work_dir (Path): Where they go.
-        ranks (int): Of each training; they share its batches.
-        jobs (int): Trainings at a time. Each has a port of its own for its ranks, from ``PORT`` (29500) on.
+        ranks (int): Ranks of each training; a batch is divided among them.
+        jobs (int): Trainings at a time. Each has its own port for its ranks, from ``PORT`` (29500) on.
     """
 
     def __init__(self, work_dir: Path, ranks: int, jobs: int) -> None:
@@ -81,16 +81,16 @@ class Study:
             self.keep(key, curve)
         print(f'{key}: {[*self.curves[key].values()][-1]:.2f} %', flush=True)
 
-    def twin(self, seed: int) -> Path:
-        """Checkpoint of the untied twin."""
+    def untied(self, seed: int) -> Path:
+        """Checkpoint of the untied counterpart."""
         return max(self.folder('untied', seed).glob('epoch_*.pth'))
 
     def tie(self, start: str, seed: int, annealed: bool) -> Path:
-        """Make a start of the untied twin, unless it has been made, and keep its top-1 as that of epoch 0."""
+        """Tie the untied counterpart, unless that has been done, and keep the top-1 as that of epoch 0."""
         out = self.folder(f'start {start}{" annealed" if annealed else ""}', seed).with_suffix('.pth')
         if out.exists():
             return out
-        command = [sys.executable, TOOLS / 'tie_checkpoint.py', SCRATCH, self.twin(seed), WARM, '--out', out]
+        command = [sys.executable, TOOLS / 'tie_checkpoint.py', SCRATCH, self.untied(seed), WARM, '--out', out]
         command += ['--way', STARTS[start], '--source-options', UNTIED]
         command += ['--cfg-options', *ANNEALED[:1]] if annealed else []
         command += ['--calibrate', WARM] if start.endswith('fit') else []
@@ -113,12 +113,12 @@ class Study:
         load_from = None if start == RANDOM else self.tie(start, seed, annealed)
         options = [f'load_from={load_from}', *(ANNEALED if annealed else [])]
         if distilled:
-            options.append(f'model.teacher_checkpoint={self.twin(seed)}')
+            options.append(f'model.teacher_checkpoint={self.untied(seed)}')
         self.train(f'{start}, {recipe}', DISTILLED if distilled else WARM, seed, options)
 
 
 def pairs(starts: list[str], recipes: list[str]) -> list[tuple[str, str]]:
-    """Starts with the recipes that fit them: at random there is nothing to anneal from."""
+    """Starts with the recipes that fit them; annealing needs trained weights."""
     return [(s, recipe) for s in starts for recipe in recipes if s != RANDOM or 'annealed' not in recipe]
 
 
@@ -127,9 +127,9 @@ def summary(values: list[float], sign: str = '') -> str:
 
 
 def report(curves: dict[str, dict[str, float]], seeds: list[int], starts: list[str], recipes: list[str]) -> str:
-    """Tables of what is known of the seeds."""
+    """Tables of the results of the seeds."""
     rows = []
-    twins = [[*curves[f'untied, seed {seed}'].values()][-1] for seed in seeds]
+    untied = [[*curves[f'untied, seed {seed}'].values()][-1] for seed in seeds]
     for name in ('untied', 'from scratch'):
         bests = [max(curves[f'{name}, seed {seed}'].items(), key=lambda item: item[1]) for seed in seeds]
         lasts = [[*curves[f'{name}, seed {seed}'].values()][-1] for seed in seeds]
@@ -139,16 +139,17 @@ def report(curves: dict[str, dict[str, float]], seeds: list[int], starts: list[s
     rows = []
     for start, recipe in pairs(starts, recipes):
         by_epoch = [[float(curves[f'{start}, {recipe}, seed {s}'][str(e)]) for s in seeds] for e in EPOCHS]
-        beyond = summary([top1 - twin for top1, twin in zip(by_epoch[-1], twins)], sign='+')
+        beyond = summary([top1 - base for top1, base in zip(by_epoch[-1], untied)], sign='+')
         if start == RANDOM:
             before = ''
         elif 'annealed' in recipe:
-            before = "the twin's"
+            before = "the untied counterpart's"
         else:
             before = summary([float(curves[f'{start}, seed {seed}']['0']) for seed in seeds])
         rows.append((start, recipe, before, *map(summary, by_epoch), beyond))
-    headings = ['start', 'recipe', 'before', *(f'epoch {epoch}' for epoch in EPOCHS), 'that less its twin']
-    return f'{base}\n\n{markdown_table(headings, rows)}'
+    epochs = [f'epoch {epoch}' for epoch in EPOCHS]
+    header = ['start', 'recipe', 'before', *epochs, 'that less its untied counterpart']
+    return f'{base}\n\n{markdown_table(header, rows)}'
 
 
 def main() -> None:
@@ -163,7 +164,7 @@ def main() -> None:
         type=int,
         choices=[1, 2, 4, 8],
         default=1,
-        help='of each training; each number wants a WORK_DIR of its own (default: %(default)s)',
+        help='of each training; each number needs its own WORK_DIR (default: %(default)s)',
     )
     parser.add_argument('--jobs', type=int, default=2, help='trainings at a time (default: %(default)s)')
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/warm_start'), help='(default: %(default)s)')
@@ -173,8 +174,8 @@ def main() -> None:
 
     study = Study(args.work_dir.absolute(), args.ranks, args.jobs)
     every = ['train_cfg.val_interval=1']
-    with told_in_one_line(), ThreadPoolExecutor(args.jobs) as pool:
-        # What a start needs is there before the next lot begins.
+    with errors_in_one_line(), ThreadPoolExecutor(args.jobs) as pool:
+        # Each lot needs the results of the lot before.
         lots = [
             [(study.train, 'untied', SCRATCH, seed, [*every, UNTIED]) for seed in args.seeds]
             + [(study.train, 'from scratch', SCRATCH, seed, every) for seed in args.seeds],

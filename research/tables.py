@@ -14,43 +14,43 @@ from halvit_mm.cost.report import COUNTS, chart_lines, environment_line, markdow
 from halvit_mm.cost.subject import Settings, Subject
 from halvit_mm.errors import UserError
 
-# Published figures by key, and what their columns are called.
+# Keys of published figures, and the names of their columns
 ACCURACIES = dict(top1='top-1 %', top5='top-5 %', box_ap='box AP', mask_ap='mask AP')
 
 
 def measure_tables(
     tables: Sequence[dict[str, Any]], configs: Path, rounds: int, say: Callable[[str], None]
 ) -> list[dict[str, Any]]:
-    """Measure what tables of published figures tell of.
+    """Measure the models in tables of published figures.
 
     Args:
         tables (Sequence[dict]): Of each table ``title``, ``shape`` and ``rows``, each with ``method`` and, if it can be
             built, ``config``. ``first`` names the row that times are compared with; without it none are taken.
             ``charted`` names rows that are measured at each of ``batches``, or for memory at ``memory_shapes``.
         configs (Path): The folder that the configs are in.
-        rounds (int): Runs that are counted; of a single image twice as many in each of three processes.
-        say (Callable[[str], None]): Told what is being done.
+        rounds (int): Timed runs; of a single image twice as many in each of three processes.
+        say (Callable[[str], None]): Receives progress messages.
 
     Returns:
         list[dict]: For each table ``environment``, ``measured`` (results of :func:`benchmark` by method), ``charted``
         (likewise) and ``memory`` (bytes at the peak of a training step by method, one for each shape).
 
     Raises:
-        UserError: If ``first`` or ``charted`` names no row with a config.
+        UserError: If ``first`` or ``charted`` names a row without a config.
     """
     subjects = []
     for table in tables:
         built = {row['method']: Subject(str(configs / row['config']), name=row['method']) for row in _built(table)}
         for name in (*filter(None, [table.get('first')]), *table.get('charted', [])):
             if name not in built:
-                raise UserError(f'{table["title"]}: {name} is no row with a config')
+                raise UserError(f'{table["title"]}: {name} is not a row with a config')
         subjects.append(built)
     measured = []
     for table, built in zip(tables, subjects, strict=True):
         shape, first = tuple(table['shape']), table.get('first')
         say(table['title'])
         order = sorted(built, key=lambda name: name != first)
-        # One image takes milliseconds: more runs, in several minutes, outlast what else the machine does.
+        # One image takes milliseconds: more runs, over several minutes, average over the machine's other load.
         settings = Settings(
             shape, (1,) if first else (), ('infer',), rounds=2 * rounds, processes=3 if first else 1, memory=False
         )
@@ -131,7 +131,7 @@ def write_tables(
         'turn in one process, which keeps the memory that it frees: glibc would give large blocks back, and fresh '
         "pages cost time. A ratio is the median of the ratios to the first model's time in the same round; those of "
         "one image are from three processes. The charts of times show the first model's median, times these ratios. "
-        'Peaks of memory are read in a fresh process each, with the allocator as it comes.',
+        'Peaks of memory are read in a fresh process each, with the default allocator.',
     ]
     files = []
     for table, result in zip(published['tables'], measured, strict=True):
@@ -192,7 +192,7 @@ def _charts(table: dict[str, Any], result: dict[str, Any], folder: Path) -> Iter
         charted = {
             name: [run for run in one['runs'] if run['mode'] == mode] for name, one in result.get('charted', {}).items()
         }
-        # By ratio, which a round that the machine was slow in leaves as it is.
+        # By ratio, which does not depend on how slow the machine was in a round.
         first = {}
         for run in itertools.chain(*charted.values()):
             first.setdefault(run['batch'], run['ms_median'])

@@ -5,8 +5,8 @@ import pytest
 from halvit_mm import check_env
 from tests.utils import run
 
-ONEDL = {onedl: '1' for onedl, _ in check_env.HOSTS.values()}
-OPENMMLAB = {openmmlab: '1' for _, openmmlab in check_env.HOSTS.values()}
+ONEDL = {onedl: '1' for onedl, _ in check_env.PACKAGES.values()}
+OPENMMLAB = {openmmlab: '1' for _, openmmlab in check_env.PACKAGES.values()}
 
 
 def test_this_environment_is_sound(tmp_path):

@@ -1,9 +1,9 @@
-"""What configs cost, side by side: parameters, multiply-accumulates, bytes, time, memory.
+"""Measure the cost of configs side by side: parameters, multiply-accumulates, bytes, time, memory.
 
 A config is a file, or package::path for one that an installed package carries, such as
-mmpretrain::deit/deit-small_4xb256_in1k.py. Models run in turn in one process, which keeps the memory that it frees;
-ratios are to the first config's time in the same round, and the median is given. Peaks of memory are read in a fresh
-process each, with the allocator as it comes.
+mmpretrain::deit/deit-small_4xb256_in1k.py. Models run in turn in one process, which keeps the memory that it frees. A
+ratio is the median of the ratios to the first config's time in the same round. Peaks of memory are read in a fresh
+process each, with the default allocator.
 """
 
 import argparse
@@ -13,11 +13,12 @@ from pathlib import Path
 
 import torch
 
-from halvit_mm.cost import PRECISIONS, inference, keep_freed_memory, profile_run, training_step
-from halvit_mm.cost.benchmark import benchmark, elapsed, environment
+from halvit_mm.cost import PRECISIONS, keep_freed_memory, profile_run
+from halvit_mm.cost.benchmark import benchmark, build_run, elapsed, environment
+from halvit_mm.cost.profile import KINDS
 from halvit_mm.cost.report import counts_table, environment_line, markdown_table, runs_table, write_results
-from halvit_mm.cost.subject import Settings, Subject, random_images
-from halvit_mm.errors import UserError, told_in_one_line
+from halvit_mm.cost.subject import Settings, Subject
+from halvit_mm.errors import UserError, errors_in_one_line
 
 
 def parse_args() -> argparse.Namespace:
@@ -32,7 +33,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--precision', nargs='+', choices=[*PRECISIONS], default=['fp32'], help='(default: fp32)')
     parser.add_argument('--compile', action='store_true', help='time each model under torch.compile as well')
     parser.add_argument('--channels-last', action='store_true', help='images and weights in channels_last layout')
-    parser.add_argument('--rounds', type=int, default=10, help='runs that are counted (default: %(default)s)')
+    parser.add_argument('--rounds', type=int, default=10, help='timed runs (default: %(default)s)')
     parser.add_argument(
         '--processes', type=int, default=1, help='take times in so many processes, each with its rounds (default: 1)'
     )
@@ -46,35 +47,27 @@ def parse_args() -> argparse.Namespace:
 
 
 def profile(subjects: list[Subject], settings: Settings) -> str:
-    rows, kinds = [], ()
+    rows = []
     for subject in subjects:
         model = subject.model(settings)
-        for batch in settings.batches:
-            for mode in settings.modes:
-                for precision in settings.precisions:
-                    images = random_images(settings, batch)
-                    if mode == 'infer':
-                        run = inference(model, images, precision)
-                    else:
-                        run = training_step(model, images, subject.optim_wrapper(model, precision), precision)
-                    result = profile_run(run, settings.device, settings.rounds)
-                    kinds = result.shares
-                    rows.append(
-                        [
-                            *(subject.name, batch, mode, precision),
-                            *(f'{100 * share:.1f} %' for share in kinds.values()),
-                            *(f'{result.ms:.1f}', f'{result.ms_bare:.1f}', f'{100 * result.ms_bare / result.ms:.1f} %'),
-                        ]
-                    )
-    return markdown_table(
-        ['config', 'batch', 'mode', 'precision', *kinds, 'ms', 'bare products and attention ms', 'share'], rows
-    )
+        for combination in settings.combinations:
+            run = build_run(subject, model, settings, *combination)
+            result = profile_run(run, settings.device, settings.rounds)
+            rows.append(
+                [
+                    *(subject.name, *combination),
+                    *(f'{100 * fraction:.1f} %' for fraction in result.fractions.values()),
+                    *(f'{result.ms:.1f}', f'{result.ms_bare:.1f}', f'{100 * result.ms_bare / result.ms:.1f} %'),
+                ]
+            )
+    header = ['config', 'batch', 'mode', 'precision', *KINDS, 'the rest', 'ms', 'bare products and attention ms']
+    return markdown_table([*header, 'fraction'], rows)
 
 
 def main() -> None:
     args = parse_args()
-    logging.disable(logging.INFO)  # mmengine lists each parameter's group
-    with told_in_one_line():
+    logging.disable(logging.INFO)  # mmengine logs each parameter's group
+    with errors_in_one_line():
         settings = Settings(
             shape=(args.shape[0], args.shape[-1]),
             batches=tuple(args.batch),
@@ -94,7 +87,7 @@ def main() -> None:
             return
         names = [subject.name for subject in subjects]
         if twice := {name for name in names if names.count(name) > 1}:
-            raise UserError(f'two configs have the name {twice.pop()}; results are told apart by the name of the file')
+            raise UserError(f'two configs have the name {twice.pop()}; expected files of different names')
         results = benchmark(subjects, settings, elapsed())
         print(environment_line(results[0]['environment']), counts_table(results), sep='\n\n')
         if any(result['runs'] for result in results):

@@ -5,7 +5,7 @@ import argparse
 from mmengine.config import DictAction
 
 from halvit_mm.cost import count_macs, count_parameters
-from halvit_mm.errors import told_in_one_line
+from halvit_mm.errors import errors_in_one_line
 from halvit_mm.io.build import build_model
 from halvit_mm.io.configs import load_config
 
@@ -21,7 +21,7 @@ def main() -> None:
 
     height, width = args.shape[0], args.shape[-1]
     print(f'{"parameters":>14} {"without head":>14} {"MACs":>16}  config ({height} x {width})')
-    with told_in_one_line():
+    with errors_in_one_line():
         for path in args.configs:
             cfg = load_config(path, args.cfg_options)
             model = build_model(cfg)

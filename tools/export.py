@@ -11,9 +11,9 @@ from pathlib import Path
 
 from mmengine.config import DictAction
 
-from halvit_mm.deploy import PRECISIONS
 from halvit_mm.deploy.export import export
-from halvit_mm.errors import told_in_one_line
+from halvit_mm.deploy.formats import PRECISIONS
+from halvit_mm.errors import errors_in_one_line
 from halvit_mm.io.checkpoints import read_only_data
 from halvit_mm.io.configs import load_config
 
@@ -41,7 +41,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     logging.disable(logging.INFO)
-    with told_in_one_line():
+    with errors_in_one_line():
         read_only_data(trust=args.trust_checkpoint)
         export(
             load_config(args.config, args.cfg_options),

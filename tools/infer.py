@@ -1,7 +1,7 @@
 """Classify images, or detect objects in them, with a checkpoint; the config says which.
 
 Prints a line for each image, and draws the results with --out. An image that cannot be read is named on the standard
-error and passed over. The exit status is 0; 1 if an image was passed over; 2 if nothing could be done.
+error and skipped. The exit status is 0; 1 if an image was skipped; 2 if there is no image or no model.
 """
 
 import argparse
@@ -10,7 +10,7 @@ import sys
 from mmengine.config import DictAction
 
 from halvit_mm.deploy.infer import infer
-from halvit_mm.errors import told_in_one_line
+from halvit_mm.errors import errors_in_one_line
 from halvit_mm.io.checkpoints import read_only_data
 from halvit_mm.io.configs import load_config
 
@@ -30,7 +30,7 @@ def main() -> None:
         '--trust-checkpoint', action='store_true', help='load a checkpoint that carries code, and execute it'
     )
     args = parser.parse_args()
-    with told_in_one_line():
+    with errors_in_one_line():
         read_only_data(trust=args.trust_checkpoint)
         cfg = load_config(args.config, args.cfg_options)
         skipped = infer(cfg, args.checkpoint, args.source, args.out, args.score_thr, args.device)

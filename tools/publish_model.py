@@ -1,4 +1,4 @@
-"""Write the weights of a checkpoint to a file of their own: NAME_DATE-HASH.pth or .safetensors.
+"""Write the weights of a checkpoint to a new file: NAME_DATE-HASH.pth or .safetensors.
 
 Optimizer, schedules and logs are left out; of averaged weights (EMA) the average is kept.
 """
@@ -6,7 +6,7 @@ Optimizer, schedules and logs are left out; of averaged weights (EMA) the averag
 import argparse
 
 from halvit_mm.deploy.publish import publish
-from halvit_mm.errors import told_in_one_line
+from halvit_mm.errors import errors_in_one_line
 from halvit_mm.io.checkpoints import read_only_data
 
 
@@ -18,7 +18,7 @@ def main() -> None:
         '--trust-checkpoint', action='store_true', help='load a checkpoint that carries code, and execute it'
     )
     args = parser.parse_args()
-    with told_in_one_line():
+    with errors_in_one_line():
         read_only_data(trust=args.trust_checkpoint)
         path = publish(args.checkpoint, args.out)
     print(f'{path}: {path.stat().st_size / 1e6:.2f} MB')

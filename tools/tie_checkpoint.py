@@ -8,7 +8,7 @@ import argparse
 
 from mmengine.config import DictAction
 
-from halvit_mm.errors import told_in_one_line
+from halvit_mm.errors import errors_in_one_line
 
 
 def main() -> None:
@@ -32,7 +32,7 @@ def main() -> None:
         '--trust-checkpoint', action='store_true', help='load a checkpoint that carries code, and execute it'
     )
     args = parser.parse_args()
-    with told_in_one_line():
+    with errors_in_one_line():
         from halvit_mm.io.checkpoints import read_only_data
         from halvit_mm.io.configs import load_config
         from halvit_mm.tying.checkpoint import tie_checkpoint

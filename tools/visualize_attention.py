@@ -10,7 +10,7 @@ from pathlib import Path
 from mmengine.config import DictAction
 
 from halvit_mm.deploy.attention_maps import visualize
-from halvit_mm.errors import told_in_one_line
+from halvit_mm.errors import errors_in_one_line
 from halvit_mm.io.build import load_model
 from halvit_mm.io.checkpoints import read_only_data
 from halvit_mm.io.configs import load_config
@@ -29,7 +29,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     logging.disable(logging.INFO)
-    with told_in_one_line():
+    with errors_in_one_line():
         read_only_data(trust=args.trust_checkpoint)
         cfg = load_config(args.config, args.cfg_options)
         model = load_model(cfg, args.checkpoint)

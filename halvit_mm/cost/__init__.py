@@ -1,17 +1,14 @@
 from .count import count_macs, count_parameters
 from .measure import PRECISIONS, inference, keep_freed_memory, time_interleaved, training_step
-from .profile import Profile, profile_run
-from .samples import forward_tensor, ground_truth, is_detector
+from .profile import profile_run
+from .samples import is_detector
 from .storage import activation_bytes, storage_bytes, training_bytes, weight_file_bytes
 
 __all__ = [
     'PRECISIONS',
-    'Profile',
     'activation_bytes',
     'count_macs',
     'count_parameters',
-    'forward_tensor',
-    'ground_truth',
     'inference',
     'is_detector',
     'keep_freed_memory',

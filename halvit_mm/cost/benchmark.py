@@ -1,4 +1,4 @@
-"""What configs cost, side by side: counts and bytes, memory in a fresh process each, times in one together."""
+"""Cost of configs side by side: counts and bytes, memory in a fresh process each, times in one process."""
 
 import logging
 import os
@@ -7,7 +7,7 @@ import resource
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -36,15 +36,11 @@ PACKAGES = (
 def count(subject: Subject, settings: Settings) -> dict[str, int]:
     """Counts and bytes of a config.
 
-    Args:
-        subject (Subject): The config.
-        settings (Settings): Shape and device.
-
     Returns:
         dict[str, int]: ``params``, ``params_no_head``, ``macs`` for one image, ``weight_bytes``, ``gradient_bytes`` and
         ``train_state_bytes``.
     """
-    logging.disable(logging.INFO)  # mmengine lists each parameter's group
+    logging.disable(logging.INFO)  # mmengine logs each parameter's group
     model = subject.model(settings)
     counts = dict(
         params=count_parameters(model),
@@ -52,8 +48,8 @@ def count(subject: Subject, settings: Settings) -> dict[str, int]:
         macs=count_macs(model, (3, *settings.shape)),
         weight_bytes=weight_file_bytes(model),
     )
-    # Batch norms want two values for each channel, which one small image may not have. A detector takes any size, and
-    # what is counted now does not depend on it.
+    # Batch norms need two values for each channel, which one small image may not have. A detector takes any size, and
+    # these two counts do not depend on it.
     images = random_images(replace(settings, shape=(128, 128)) if is_detector(model) else settings, 2)
     counts['gradient_bytes'], counts['train_state_bytes'] = training_bytes(
         model, images, subject.optim_wrapper(model), subject.config().get('find_unused_parameters', False)
@@ -62,17 +58,17 @@ def count(subject: Subject, settings: Settings) -> dict[str, int]:
 
 
 def peak_memory(subject: Subject, settings: Settings, batch: int, mode: str, precision: str) -> dict[str, int | None]:
-    """Memory at its peak while a model runs: CUDA's own figure on a GPU, else what this process had resident.
+    """Peak of memory while a model runs: CUDA's allocations on a GPU, else the resident memory of this process.
 
     Args:
         subject (Subject): The config.
         settings (Settings): Shape, device and layout.
         batch (int): Images in a batch.
-        mode (str): ``'infer'`` or ``'train'``; in training the second step is the one with the optimizer's state.
+        mode (str): ``'infer'`` or ``'train'``.
         precision (str): As in :class:`Settings`.
 
     Returns:
-        dict[str, int]: ``peak_memory_bytes``, and of training also the ``activation_bytes`` among them.
+        dict[str, int | None]: ``peak_memory_bytes``, and ``activation_bytes``, which is None for inferences.
     """
     logging.disable(logging.INFO)
     model = subject.model(settings)
@@ -80,8 +76,8 @@ def peak_memory(subject: Subject, settings: Settings, batch: int, mode: str, pre
     if mode == 'train':
         with autocast(settings.device, precision):
             activations = activation_bytes(model, random_images(settings, batch))
-    run = _runner(subject, model, settings, batch, mode, precision)
-    for _ in range(2):
+    run = build_run(subject, model, settings, batch, mode, precision)
+    for _ in range(2):  # the second training step has the optimizer's state
         run()
     if settings.device == 'cuda':
         peak = torch.cuda.max_memory_allocated()
@@ -90,7 +86,7 @@ def peak_memory(subject: Subject, settings: Settings, batch: int, mode: str, pre
     return dict(peak_memory_bytes=peak, activation_bytes=activations)
 
 
-def _runner(
+def build_run(
     subject: Subject,
     model: nn.Module,
     settings: Settings,
@@ -99,6 +95,7 @@ def _runner(
     precision: str,
     compiled: bool = False,
 ) -> Callable[[], None]:
+    """A function that runs one inference or one training step of a config's model on random images."""
     images = random_images(settings, batch)
     if mode == 'infer':
         return inference(model, images, precision, compiled)
@@ -106,14 +103,11 @@ def _runner(
 
 
 def in_fresh_process(function: Callable, *args: Any) -> Any:
-    """Call a function in a process of its own that has imported much and done nothing.
-
-    Args:
-        function (Callable): A function of a module.
-        *args: Its arguments.
+    """Call a function of a module in a new process that has imported upstream.
 
     Returns:
-        Whatever it returns. What it raises is raised here; if it dies, ``BrokenProcessPool`` is.
+        Whatever the function returns. An error of the function is raised here; if its process dies,
+        ``BrokenProcessPool`` is raised.
     """
     context = get_context('forkserver')
     context.set_forkserver_preload([__name__, 'mmpretrain.models', 'mmdet.models'])
@@ -122,19 +116,12 @@ def in_fresh_process(function: Callable, *args: Any) -> Any:
 
 
 def _without_output() -> None:
-    # Gloo writes of its peers, from C++.
+    # Gloo prints its peers, from C++.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def environment(settings: Settings) -> dict[str, Any]:
-    """What the figures were read on.
-
-    Args:
-        settings (Settings): Device and layout.
-
-    Returns:
-        dict[str, Any]: The device's name, cores, threads, memory and versions.
-    """
+    """The device's name, cores, threads, memory, versions of packages, and the settings' shape and layout."""
     versions = {}
     for package in PACKAGES:
         try:
@@ -166,16 +153,11 @@ def _processor() -> str:
 def take_times(
     subjects: Sequence[Subject], settings: Settings, say: Callable[[str], None]
 ) -> tuple[dict[tuple, dict[tuple[str, bool], list[float]]], dict[str, str]]:
-    """Time models in turn in this process, which keeps the memory that it frees.
-
-    Args:
-        subjects (Sequence[Subject]): The configs.
-        settings (Settings): What is measured.
-        say (Callable[[str], None]): Told what is being done.
+    """Time models in turn in this process, which keeps the memory that it frees; arguments as in :func:`benchmark`.
 
     Returns:
-        tuple[dict, dict]: Seconds of each run by (batch, mode, precision) and by (name, whether it was compiled); what
-        failed by name.
+        tuple[dict, dict]: Seconds of each run by (batch, mode, precision) and by (name, whether it was compiled); the
+        error of each model that failed, by name.
     """
     logging.disable(logging.INFO)
     keep_freed_memory()
@@ -189,7 +171,7 @@ def take_times(
         runs = {}
         for subject, compiled in [*able]:
             try:
-                run = _runner(subject, models[subject.name], settings, *combination, compiled)
+                run = build_run(subject, models[subject.name], settings, *combination, compiled)
                 run()
                 runs[subject.name, compiled] = run
             except Exception as error:
@@ -199,20 +181,16 @@ def take_times(
     return times, errors
 
 
-def say_nothing(line: str) -> None:
-    pass
-
-
 def benchmark(
-    subjects: Iterable[Subject], settings: Settings, say: Callable[[str], None] = say_nothing
+    subjects: Sequence[Subject], settings: Settings, say: Callable[[str], None] = str
 ) -> list[dict[str, Any]]:
-    """Measure configs side by side. One that fails keeps what it has; the others go on.
+    """Measure configs side by side. If one fails its results so far are kept, and the others go on.
 
     Args:
-        subjects (Iterable[Subject]): The configs; ratios are to the first that can be run.
-        settings (Settings): What is measured.
-        say (Callable[[str], None]): Told what is being done, in several processes, so it must be possible to pickle.
-            Defaults to nobody.
+        subjects (Sequence[Subject]): The configs; ratios are to the first that can be run.
+        settings (Settings): Shape, batches, modes, precisions ... to measure.
+        say (Callable[[str], None]): Receives progress messages, in several processes, so that it must be picklable.
+            Defaults to ``str``, which does nothing with them.
 
     Returns:
         list[dict]: For each config ``name``, ``config``, the counts of :func:`count`, ``runs``, ``environment``, and
@@ -221,9 +199,8 @@ def benchmark(
         (the median of the ratios to the first config's time in the same round), ``peak_memory_bytes`` and
         ``activation_bytes``, which is None for inferences.
     """
-    subjects = list(subjects)
-    around = environment(settings)
-    results = {s.name: dict(name=s.name, config=s.path, runs=[], environment=around) for s in subjects}
+    machine = environment(settings)
+    results = {s.name: dict(name=s.name, config=s.path, runs=[], environment=machine) for s in subjects}
 
     def fail(name: str, error: str) -> None:
         results[name]['error'] = error
@@ -267,7 +244,7 @@ def benchmark(
 def _pool_times(
     subjects: Sequence[Subject], settings: Settings, say: Callable[[str], None]
 ) -> tuple[dict[tuple, list[float]], dict[tuple, list[float]], dict[str, str]]:
-    """What :func:`take_times` gives in each process, together: seconds, ratios to the first's in a round, errors."""
+    """Pool :func:`take_times` over the processes: seconds, ratios to the first config in the same round, errors."""
     pooled, ratios, errors = defaultdict(list), defaultdict(list), {}
     for _ in range(settings.processes if settings.combinations else 0):
         if not (able := [subject for subject in subjects if subject.name not in errors]):
@@ -281,7 +258,7 @@ def _pool_times(
             first = next(iter(runs.values()), [])
             for key, seconds in runs.items():
                 pooled[combination, key] += seconds
-                ratios[combination, key] += [own / other for own, other in zip(seconds, first, strict=True)]
+                ratios[combination, key] += [one / base for one, base in zip(seconds, first, strict=True)]
     return pooled, ratios, errors
 
 
@@ -290,11 +267,7 @@ def _in_short(error: Exception) -> str:
 
 
 def elapsed() -> Callable[[str], None]:
-    """A ``say`` that prints to the error stream, with the time since it was made.
-
-    Returns:
-        Callable[[str], None]: Takes a line.
-    """
+    """A ``say`` that prints messages to the error stream with the time since this call."""
     return partial(_say, time.perf_counter())
 
 

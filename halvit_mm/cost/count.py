@@ -11,16 +11,13 @@ from .samples import all_proposals, forward_tensor
 
 
 def count_parameters(model: nn.Module, without_head: bool = False) -> int:
-    """Count the numbers that a model holds as parameters, frozen ones too.
+    """Count the scalars in a model's parameters, frozen ones too.
 
     Args:
-        model (nn.Module): A model; a parameter that it holds under several names is counted once.
-        without_head (bool): Whether what is reached through heads alone is left out, as the papers count: mmpretrain's
-            ``head``, mmdet's ``*_head``, and the classifier within mmpretrain's ``TimmClassifier`` and
+        model (nn.Module): A model; a parameter with several names counts once.
+        without_head (bool): Whether parameters of heads alone are left out, as the papers count: those of mmpretrain's
+            ``head``, of mmdet's ``*_head``, and of the classifier within mmpretrain's ``TimmClassifier`` and
             ``HuggingFaceClassifier``. Defaults to False.
-
-    Returns:
-        int: The number of scalars.
     """
     heads = tuple(_head_prefixes(model)) if without_head else ()
     named = model.named_parameters(remove_duplicate=False)
@@ -32,7 +29,7 @@ def _head_prefixes(model: nn.Module) -> Iterator[str]:
     for name, _ in model.named_children():
         if name == 'head' or name.endswith('_head'):
             yield f'{name}.'
-    # What mmpretrain wraps: timm's models say what they call it, those of transformers call it 'classifier'.
+    # Of the models that mmpretrain wraps, timm's name their classifier; those of transformers call it 'classifier'.
     wrapped = getattr(model, 'model', None)
     if isinstance(wrapped, nn.Module):
         names = getattr(wrapped, 'default_cfg', {}).get('classifier', 'classifier')
@@ -43,17 +40,14 @@ def _head_prefixes(model: nn.Module) -> Iterator[str]:
 def count_macs(model: nn.Module, shape: tuple[int, ...] = (3, 224, 224)) -> int:
     """Count the multiply-accumulates of one image, as the papers count "FLOPs".
 
-    Convolutions and matrix products count, norms, activations, additions and RoIAlign do not. Attention is counted in
-    its unfused form, because torch's counter passes over the fused one on the CPU.
+    Convolutions and matrix products count; norms, activations, additions and RoIAlign do not. Attention is counted in
+    its unfused form, because torch's counter ignores the fused one on the CPU.
 
     Args:
-        model (nn.Module): A classifier, a detector or a backbone of the hosts; of a two-stage detector the heads are
-            counted with as many proposals as ``test_cfg.rpn.max_per_img`` allows, whatever the weights. It is put into
-            evaluation mode for the count and then back.
+        model (nn.Module): A classifier, a detector or a backbone of upstream. The heads of a two-stage detector count
+            for as many proposals as ``test_cfg.rpn.max_per_img`` allows, whatever the weights. The model is in
+            evaluation mode during the count only.
         shape (tuple[int, ...]): Shape of one image, (C, H, W). Defaults to ``(3, 224, 224)``.
-
-    Returns:
-        int: The number of multiply-accumulates.
     """
     parameter = next(model.parameters())
     image = torch.zeros(1, *shape, dtype=parameter.dtype, device=parameter.device)

@@ -16,10 +16,10 @@ PRECISIONS = {'fp32': None, 'amp-bf16': torch.bfloat16, 'amp-fp16': torch.float1
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep the memory that it frees. Only on Linux, for glibc, which torch's wheels need there.
+    """Let this process keep the memory that it frees; on Linux only, with glibc, which torch's wheels need there.
 
-    By default glibc gives blocks above 32 MiB back to the system at once, and smaller ones now and then. Then the same
-    layers run on fresh pages in one process and not in the next, which made Swin-T and PVT-S 1.5 and 2 times as slow.
+    By default glibc returns blocks above 32 MiB to the system at once, and smaller ones now and then. Then the same
+    layers run on fresh pages in one process and not in another, which made Swin-T and PVT-S 1.5 and 2 times as slow.
     """
     if sys.platform == 'linux':
         libc = ctypes.CDLL(None)
@@ -28,37 +28,26 @@ def keep_freed_memory() -> None:
 
 
 def autocast(device: str, precision: str) -> torch.autocast | nullcontext:
-    """The context in which a model computes in a precision.
-
-    Args:
-        device (str): ``'cpu'`` or ``'cuda'``.
-        precision (str): ``'fp32'``, ``'amp-bf16'`` or ``'amp-fp16'``.
-
-    Returns:
-        torch.autocast or nullcontext: The context, which may be entered again and again.
-    """
+    """A reusable context in which a model computes in one of ``PRECISIONS`` on ``'cpu'`` or ``'cuda'``."""
     dtype = PRECISIONS[precision]
     return nullcontext() if dtype is None else torch.autocast(device, dtype)
 
 
 def inference(model: nn.Module, images: Tensor, precision: str = 'fp32', compiled: bool = False) -> Callable[[], None]:
-    """Inferences of a model, up to the logits of a classifier or the outputs of a detector's heads.
+    """A function that runs one inference, up to a classifier's logits or the outputs of a detector's heads.
 
     Args:
         model (nn.Module): A classifier or a detector; it is put into evaluation mode.
         images (Tensor): Shape (B, 3, H, W).
-        precision (str): As in :func:`autocast`. Defaults to ``'fp32'``.
-        compiled (bool): Whether ``torch.compile`` compiles it, at the first run. Defaults to False.
-
-    Returns:
-        Callable: Runs one.
+        precision (str): ``'fp32'``, ``'amp-bf16'`` or ``'amp-fp16'``. Defaults to ``'fp32'``.
+        compiled (bool): Whether ``torch.compile`` compiles the model, at the first run. Defaults to False.
     """
     model.eval()
     forward = torch.compile(model) if compiled else model
     context = autocast(images.device.type, precision)
 
     def run() -> None:
-        # The compiler's guards do not know numbers that were made in inference mode.
+        # torch.compile's guards do not support tensors of inference mode.
         with torch.no_grad() if compiled else torch.inference_mode(), context:
             forward_tensor(forward, images)
 
@@ -68,17 +57,14 @@ def inference(model: nn.Module, images: Tensor, precision: str = 'fp32', compile
 def training_step(
     model: nn.Module, images: Tensor, optim_wrapper: OptimWrapper, precision: str = 'fp32', compiled: bool = False
 ) -> Callable[[], None]:
-    """Training steps of a model: forward, loss, backward, update.
+    """A function that runs one training step: forward, loss, backward, update.
 
     Args:
         model (nn.Module): A classifier or a detector; it is put into training mode.
         images (Tensor): Shape (B, 3, H, W).
         optim_wrapper (OptimWrapper): Over the model's parameters; for ``'amp-fp16'`` one that scales the loss.
-        precision (str): As in :func:`autocast`. Defaults to ``'fp32'``.
+        precision (str): As in :func:`inference`. Defaults to ``'fp32'``.
         compiled (bool): Whether ``torch.compile`` compiles the forward and backward pass. Defaults to False.
-
-    Returns:
-        Callable: Runs one.
     """
     model.train()
     forward = torch.compile(model) if compiled else model
@@ -94,15 +80,15 @@ def training_step(
 
 
 def time_interleaved(runs: Mapping[str, Callable[[], None]], rounds: int, warm_up: int = 3) -> dict[str, list[float]]:
-    """Time several things in turn, so that a machine that slows down slows all of them.
+    """Time functions in turn, so that a machine that slows down slows all of them.
 
     Args:
-        runs (Mapping[str, Callable]): What to time, by name.
-        rounds (int): Times that each is run and counted.
-        warm_up (int): Times that each is run before that. Defaults to 3.
+        runs (Mapping[str, Callable]): The functions, by name.
+        rounds (int): Timed calls of each.
+        warm_up (int): Calls of each before the timed ones. Defaults to 3.
 
     Returns:
-        dict[str, list[float]]: Seconds of each run, by name.
+        dict[str, list[float]]: Seconds of each timed call, by name.
     """
     times = {name: [] for name in runs}
     for i in range(warm_up + rounds):

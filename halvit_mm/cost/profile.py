@@ -1,4 +1,4 @@
-"""Where the time of a model goes, and how much of it the bare matrix products would take."""
+"""Time of a model by kind of operator, and the time of its bare matrix products."""
 
 import re
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from .measure import time_interleaved
 
-# What operators and kernels are called. What fits none of these is 'the rest': activations, additions, copies.
+# Names of operators and kernels by kind. Activations, additions, copies ... are 'the rest'.
 KINDS = {
     'attention': re.compile('scaled_dot_product|flash_attention|fmha'),
     'matrix products': re.compile(
@@ -24,24 +24,24 @@ KINDS = {
 
 @dataclass
 class Profile:
-    """Where the time of one run goes.
+    """Time of one run.
 
     Attributes:
-        shares (dict[str, float]): Share of the time by kind of operator; they sum to 1.
+        fractions (dict[str, float]): Fraction of the time by kind of operator; they sum to 1.
         ms (float): Median milliseconds of a run.
         ms_bare (float): Median milliseconds of its matrix products, convolutions and fused attention alone, on the same
             tensors one after another.
     """
 
-    shares: dict[str, float]
+    fractions: dict[str, float]
     ms: float
     ms_bare: float
 
 
 class _BareOperators(TorchDispatchMode):
-    """Keeps each matrix product, convolution and fused attention that is run, to run it again."""
+    """Keeps each call of a matrix product, convolution and fused attention, to repeat it."""
 
-    # In inference mode the composite ones are seen as they are.
+    # Inference mode dispatches composite operators without decomposing them.
     KEPT = ('mm', 'addmm', 'bmm', 'baddbmm', 'linear', 'matmul', 'conv2d', 'convolution', 'convolution_backward')
 
     def __init__(self) -> None:
@@ -57,15 +57,12 @@ class _BareOperators(TorchDispatchMode):
 
 
 def profile_run(run: Callable[[], None], device: str = 'cpu', rounds: int = 10) -> Profile:
-    """Profile something that runs a model.
+    """Profile a run of a model; all tensors of a run are kept meanwhile.
 
     Args:
         run (Callable): From :func:`inference` or :func:`training_step`, not compiled.
         device (str): ``'cpu'`` or ``'cuda'``. Defaults to ``'cpu'``.
-        rounds (int): Runs that are timed, each in turn with its bare operators. Defaults to 10.
-
-    Returns:
-        Profile: Shares by kind and times. The tensors of one run are held meanwhile, all activations among them.
+        rounds (int): Timed runs, each in turn with its bare operators. Defaults to 10.
     """
     for _ in range(2):
         run()

@@ -14,42 +14,18 @@ RUN_KEYS = (
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table in Markdown.
-
-    Args:
-        header (Sequence[str]): Names of the columns.
-        rows (Iterable[Sequence]): Cells; None is shown as a dash.
-
-    Returns:
-        str: The lines, without a line break at the end.
-    """
+    """A table in Markdown, without a line break at the end; a cell that is None becomes a dash."""
     lines = [header, ['---'] * len(header), *(['-' if cell is None else cell for cell in row] for row in rows)]
     return '\n'.join('| ' + ' | '.join(map(str, line)) + ' |' for line in lines)
 
 
 def quantity(value: float | None, unit: float, digits: int = 2) -> str | None:
-    """A number in a unit.
-
-    Args:
-        value (float, optional): The number.
-        unit (float): The unit, such as 1e6.
-        digits (int): Digits behind the point. Defaults to 2.
-
-    Returns:
-        str or None: The text; None for None.
-    """
+    """Format a number in a unit such as 1e6, with 2 digits behind the point by default; None stays None."""
     return None if value is None else f'{value / unit:.{digits}f}'
 
 
 def counts_table(results: Sequence[dict[str, Any]]) -> str:
-    """Counts and bytes of each config.
-
-    Args:
-        results (Sequence[dict]): From :func:`halvit_mm.cost.benchmark.benchmark`.
-
-    Returns:
-        str: A table in Markdown.
-    """
+    """Markdown table of the counts and bytes in results of :func:`~halvit_mm.cost.benchmark.benchmark`."""
     header = (
         *('config', 'parameters (M)', 'without head (M)', 'MACs (G)', 'weight file (MB)', 'gradients (MB)'),
         'training state (MB)',
@@ -67,14 +43,7 @@ def counts_table(results: Sequence[dict[str, Any]]) -> str:
 
 
 def runs_table(results: Sequence[dict[str, Any]]) -> str:
-    """Times and memory of each run, those of one kind together.
-
-    Args:
-        results (Sequence[dict]): From :func:`halvit_mm.cost.benchmark.benchmark`.
-
-    Returns:
-        str: A table in Markdown.
-    """
+    """Markdown table of the runs in results of :func:`~halvit_mm.cost.benchmark.benchmark`, sorted by kind of run."""
     header = [
         *('config', 'batch', 'mode', 'precision', 'median ms', 'min to max ms', 'images/s', 'ratio'),
         *('peak memory (MB)', 'activations (MB)'),
@@ -96,14 +65,7 @@ def runs_table(results: Sequence[dict[str, Any]]) -> str:
 
 
 def environment_line(environment: dict[str, Any]) -> str:
-    """What results were read on, in one line.
-
-    Args:
-        environment (dict): From :func:`halvit_mm.cost.benchmark.environment`.
-
-    Returns:
-        str: The line.
-    """
+    """A dict of :func:`~halvit_mm.cost.benchmark.environment` in one line."""
     height, width = environment['shape']
     versions = ', '.join(f'{name} {number}' for name, number in environment['versions'].items())
     layout = ', channels_last' if environment['channels_last'] else ''
@@ -117,8 +79,8 @@ def write_results(results: Sequence[dict[str, Any]], folder: Path) -> list[Path]
     """Write ``results.json``, ``results.csv`` (a line for each run), ``results.md`` and charts.
 
     Args:
-        results (Sequence[dict]): From :func:`halvit_mm.cost.benchmark.benchmark`.
-        folder (Path): Made if it is not there.
+        results (Sequence[dict]): From :func:`~halvit_mm.cost.benchmark.benchmark`.
+        folder (Path): Made if it does not exist.
 
     Returns:
         list[Path]: The files.
@@ -187,17 +149,14 @@ def _chart_times(results: Sequence[dict[str, Any]], mode: str, path: Path) -> Pa
 def chart_lines(
     lines: Mapping[str, Sequence[tuple[float, float]]], x: str, y: str, path: Path, log: bool = False
 ) -> Path:
-    """A chart of named lines, from zero.
+    """Write a chart of lines, whose vertical axis begins at 0, to a PNG file.
 
     Args:
         lines (Mapping[str, Sequence[tuple[float, float]]]): Points of each line by its name.
-        x (str): Name of the horizontal axis.
-        y (str): Name of the vertical one.
-        path (Path): The PNG file.
-        log (bool): Whether the horizontal axis doubles at equal steps. Defaults to False.
-
-    Returns:
-        Path: The file.
+        x (str): Label of the horizontal axis.
+        y (str): Label of the vertical axis.
+        path (Path): The PNG file, which is returned.
+        log (bool): Whether the horizontal axis is logarithmic, to base 2. Defaults to False.
     """
     figure, axes = subplots(figsize=(7, 4.5))
     for name, points in lines.items():
@@ -215,7 +174,7 @@ def chart_lines(
 
 
 def save(figure, path: Path) -> Path:
-    """Write a figure to a PNG file and let go of it."""
+    """Write a figure to a PNG file and close it."""
     from matplotlib import pyplot
 
     figure.savefig(path, dpi=120)

@@ -1,4 +1,4 @@
-"""Images and ground truth of the form that classifiers and detectors of the hosts are called with."""
+"""Inputs and ground truth for calls of upstream's classifiers and detectors."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,15 +13,8 @@ OBJECTS_PER_IMAGE = 8
 
 
 def is_detector(model: nn.Module) -> bool:
-    """Whether a model is one of mmdet's, which want to be told about each image.
-
-    Args:
-        model (nn.Module): A model.
-
-    Returns:
-        bool: Whether it is.
-    """
-    model = getattr(model, '_orig_mod', model)  # what torch.compile has wrapped
+    """Whether a model is a detector of mmdet, which needs metadata of each image."""
+    model = getattr(model, '_orig_mod', model)  # torch.compile's wrapper has it
     return any(base.__module__.startswith('mmdet.models.detectors') for base in type(model).__mro__)
 
 
@@ -74,10 +67,9 @@ def _metainfo(size: tuple[int, int]) -> dict:
 
 @contextmanager
 def all_proposals(model: nn.Module) -> Iterator[None]:
-    """Have the first stage of a detector give as many proposals as it may, where random weights would give any number.
+    """Let a detector's region proposal network give the largest allowed number of proposals, whatever its weights.
 
-    Args:
-        model (nn.Module): A model; one without a region proposal network is left as it is.
+    Other models are not changed.
     """
     if not is_detector(model) or not getattr(model, 'with_rpn', False) or not hasattr(model, 'roi_head'):
         yield
@@ -90,7 +82,7 @@ def all_proposals(model: nn.Module) -> Iterator[None]:
         boxes = maps[0].new_tensor([[0.0, 0.0, width / 2, height / 2]]).expand(number, 4)
         return [InstanceData(bboxes=boxes) for _ in samples]
 
-    model.rpn_head.predict = predict  # the instance's, before the class's
+    model.rpn_head.predict = predict  # hides the class's method
     try:
         yield
     finally:
@@ -98,15 +90,14 @@ def all_proposals(model: nn.Module) -> Iterator[None]:
 
 
 def forward_tensor(model: nn.Module, images: Tensor):
-    """What a model computes for images, before any of it is made into results.
+    """Run a model without the step that makes results of its outputs.
 
     Args:
-        model (nn.Module): A classifier, a detector, or any module that takes images. Of a detector that is what its
-            heads give for all proposals.
+        model (nn.Module): A classifier, a detector, or any module that takes images.
         images (Tensor): Shape (B, 3, H, W).
 
     Returns:
-        Whatever the model returns.
+        Whatever the model returns; of a detector the outputs of its heads for all proposals.
     """
     if not is_detector(model):
         return model(images)

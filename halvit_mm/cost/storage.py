@@ -1,4 +1,4 @@
-"""Bytes: what a model takes in a file, between ranks, and in the memory of a training."""
+"""Bytes of a model in a file, between ranks, and in the memory of a training."""
 
 from collections.abc import Iterable
 
@@ -12,8 +12,8 @@ from torch.nn.parallel import DistributedDataParallel
 from .samples import ground_truth
 
 
-class _Measure:
-    """A file that keeps the length of what is written to it, and nothing else."""
+class _Counter:
+    """A file that counts the bytes written to it and discards them."""
 
     def __init__(self) -> None:
         self.size = 0
@@ -27,15 +27,8 @@ class _Measure:
 
 
 def weight_file_bytes(model: nn.Module) -> int:
-    """Size of the file that ``torch.save`` makes of the state dict.
-
-    Args:
-        model (nn.Module): A model.
-
-    Returns:
-        int: Bytes, with the file's own entries (names, shapes, padding).
-    """
-    file = _Measure()
+    """Bytes of the file that ``torch.save`` makes of a model's state dict, with names, shapes and padding."""
+    file = _Counter()
     torch.save(model.state_dict(), file)
     return file.size
 
@@ -43,17 +36,17 @@ def weight_file_bytes(model: nn.Module) -> int:
 def training_bytes(
     model: nn.Module, images: Tensor, optim_wrapper: OptimWrapper, find_unused_parameters: bool = False
 ) -> tuple[int, int]:
-    """Do one training step under DDP, as its only rank, and look at what is sent and what is kept.
+    """Do one training step under DDP, as its only rank, and count what the step sends and keeps.
 
     Args:
         model (nn.Module): A classifier or a detector; the step changes it.
         images (Tensor): Shape (B, 3, H, W).
         optim_wrapper (OptimWrapper): Over the model's parameters.
-        find_unused_parameters (bool): DDP's option of that name, which a config may set. Defaults to False.
+        find_unused_parameters (bool): DDP's option, which a config may set. Defaults to False.
 
     Returns:
-        tuple[int, int]: Bytes in the buckets of gradients that a rank hands over in this step; bytes of the
-        parameters, their gradients and the optimizer's state after it.
+        tuple[int, int]: Bytes in the buckets of gradients that a rank sends in a step; bytes of the parameters, their
+        gradients and the optimizer's state after the step.
     """
     sent = []
 
@@ -82,40 +75,30 @@ def training_bytes(
 
 
 def activation_bytes(model: nn.Module, images: Tensor) -> int:
-    """Memory of what a training step keeps for its backward pass, parameters and buffers aside.
+    """Bytes that a training step keeps for its backward pass, without parameters and buffers.
 
     Args:
         model (nn.Module): A classifier or a detector.
         images (Tensor): Shape (B, 3, H, W).
-
-    Returns:
-        int: Bytes.
     """
     model.train()
-    own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
+    owned = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
     kept = {}
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
+        if storage.data_ptr() not in owned:
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     with saved_tensors_hooks(pack, lambda tensor: tensor):
-        # As long as the losses live, so does what is kept, and no address is used twice.
+        # The losses keep the tensors alive, so that no address is used twice.
         losses = model(images, ground_truth(model, images), mode='loss')
     del losses
     return sum(kept.values())
 
 
 def storage_bytes(tensors: Iterable[Tensor]) -> int:
-    """Memory behind tensors, in which each storage counts once.
-
-    Args:
-        tensors (Iterable[Tensor]): Tensors; a view of another one's storage takes no more.
-
-    Returns:
-        int: Bytes.
-    """
+    """Bytes behind tensors; a storage that several tensors view counts once."""
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
     return sum(storages.values())

@@ -1,4 +1,4 @@
-"""What is measured, and on what."""
+"""The configs to measure, and the settings of a measurement."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from halvit_mm.io.configs import load_config
 
 @dataclass
 class Settings:
-    """What is measured, and on what.
+    """Settings of a measurement.
 
     Attributes:
         shape (tuple[int, int]): Height and width of an image. Defaults to ``(224, 224)``.
@@ -24,11 +24,11 @@ class Settings:
         modes (tuple[str, ...]): ``'infer'``, ``'train'``. Defaults to both.
         device (str): ``'cpu'`` or ``'cuda'``. Defaults to ``'cpu'``.
         precisions (tuple[str, ...]): Of ``'fp32'``, ``'amp-bf16'``, ``'amp-fp16'``. Defaults to ``('fp32',)``.
-        compile (bool): Whether each model is timed once more under ``torch.compile``. Defaults to False.
+        compile (bool): Whether each model is timed under ``torch.compile`` as well. Defaults to False.
         channels_last (bool): Whether images and weights have that layout. Defaults to False.
-        rounds (int): Runs that are counted, in each process. Defaults to 10.
-        processes (int): Processes that times are taken in, one after the other. How fast a model runs depends on what
-            else the machine does in that minute, and on where its memory lies. Defaults to 1.
+        rounds (int): Timed runs in each process. Defaults to 10.
+        processes (int): Processes that times are taken in, one after the other. Times differ with the load of the
+            machine and with the place of the memory. Defaults to 1.
         memory (bool): Whether peaks of memory are read, in a fresh process each. Defaults to True.
     """
 
@@ -61,11 +61,11 @@ class Settings:
 
 @dataclass
 class Subject:
-    """A config under measurement.
+    """A config to measure.
 
     Attributes:
         path (str): A file, or ``package::path`` for one that an installed package carries.
-        name (str): What it is called in tables. Defaults to the file's name.
+        name (str): Its name in tables. Defaults to the file's name.
     """
 
     path: str
@@ -75,40 +75,18 @@ class Subject:
         self.name = self.name or Path(self.path).stem
 
     def config(self) -> Config:
-        """Read the config.
-
-        Returns:
-            Config: The config, without the parts of a classifier that mix labels.
-
-        Raises:
-            UserError: If there is none, or it cannot be read.
-        """
+        """Read the config, without a classifier's augmentations that mix labels."""
         cfg = load_config(self.path)
         if 'train_cfg' in cfg.model and 'augments' in cfg.model.train_cfg:
             del cfg.model.train_cfg
         return cfg
 
     def model(self, settings: Settings) -> nn.Module:
-        """Build the model, with random weights.
-
-        Args:
-            settings (Settings): Device and layout.
-
-        Returns:
-            nn.Module: The model.
-        """
+        """Build the model, with random weights, on the settings' device and in their layout."""
         return build_model(self.config()).to(settings.device, memory_format=layout(settings))
 
     def optim_wrapper(self, model: nn.Module, precision: str = 'fp32') -> OptimWrapper:
-        """Build the config's own optimizer.
-
-        Args:
-            model (nn.Module): From :meth:`model`.
-            precision (str): For ``'amp-fp16'`` the wrapper scales the loss. Defaults to ``'fp32'``.
-
-        Returns:
-            OptimWrapper: The optimizer in its wrapper.
-        """
+        """Build the config's optimizer in a wrapper, which scales the loss for ``'amp-fp16'``."""
         cfg = self.config()
         wrapper = {key: value for key, value in cfg.optim_wrapper.items() if key not in ('loss_scale', 'dtype')}
         wrapper['type'] = 'AmpOptimWrapper' if precision == 'amp-fp16' else 'OptimWrapper'
@@ -121,13 +99,5 @@ def layout(settings: Settings) -> torch.memory_format:
 
 
 def random_images(settings: Settings, batch: int) -> torch.Tensor:
-    """Images of noise.
-
-    Args:
-        settings (Settings): Height, width, device and layout.
-        batch (int): How many.
-
-    Returns:
-        Tensor: Shape (batch, 3, H, W).
-    """
+    """Images of noise of the settings' size, device and layout, shape (batch, 3, H, W)."""
     return torch.randn(batch, 3, *settings.shape, device=settings.device).to(memory_format=layout(settings))

@@ -1,6 +1,5 @@
-"""Taking a trained model to a file and to a running session that are half as large."""
+"""Exported files and ONNX Runtime sessions that hold each shared matrix once; publishing; inference."""
 
-from .formats import FORMATS, PRECISIONS
 from .session import create_session
 
-__all__ = ['FORMATS', 'PRECISIONS', 'create_session']
+__all__ = ['create_session']

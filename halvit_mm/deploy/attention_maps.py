@@ -1,4 +1,4 @@
-"""Where a vision transformer looks: attention of its class token over an image."""
+"""Attention of a vision transformer's class token over an image."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -6,16 +6,15 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from mmcv.transforms import Compose
 from mmengine.config import Config
-from mmengine.dataset import default_collate
+from mmengine.dataset import Compose, default_collate
 from mmengine.registry import DefaultScope
 from mmpretrain.models.backbones import VisionTransformer
 from mmpretrain.models.utils import MultiheadAttention
-from mmpretrain.registry import TRANSFORMS
 from torch import Tensor, nn
 
 from halvit_mm.errors import UserError
+from halvit_mm.io.datasets import test_pipeline
 from halvit_mm.io.images import find_image_damage
 from halvit_mm.layers import TiedMultiheadAttention
 
@@ -24,11 +23,11 @@ def attention_weights(attention: TiedMultiheadAttention | MultiheadAttention, x:
     """Attention weights of a layer, which fused attention does not return.
 
     Args:
-        attention (TiedMultiheadAttention or MultiheadAttention): The layer, tied or not.
+        attention (TiedMultiheadAttention or MultiheadAttention): The layer.
         x (Tensor): Its input, shape (B, N, D).
 
     Returns:
-        Tensor: Of each head the weights of tokens (last) for tokens (last but one), shape (B, H, N, N).
+        Tensor: Shape (B, H, N, N), with queries in the third dimension and keys in the fourth.
     """
     if isinstance(attention, TiedMultiheadAttention):
         return attention.attention_weights(x)
@@ -44,11 +43,11 @@ def class_attention(backbone: VisionTransformer, images: Tensor) -> Tensor:
         images (Tensor): Normalized images, shape (B, 3, H, W).
 
     Returns:
-        Tensor: Shape (layers, B, heads, H / patch, W / patch). What the class token pays itself is left out. Of a
-        backbone without a class token it is the mean of what all patches pay.
+        Tensor: Shape (layers, B, heads, H / patch, W / patch), without the attention of the class token to itself. Of
+        a backbone without a class token it is the mean over the attention of all patches.
 
     Raises:
-        UserError: If layers attend within windows: no token sees the image then.
+        UserError: If layers attend within windows, because no token attends to the whole image then.
     """
     if getattr(backbone, 'window_size', 0):
         raise UserError(f'window_size={backbone.window_size}: attention over the image needs a model without windows')
@@ -59,7 +58,7 @@ def class_attention(backbone: VisionTransformer, images: Tensor) -> Tensor:
         extra = backbone.num_extra_tokens
         found.append(weights[:, :, 0, extra:] if extra else weights.mean(2))
 
-    backbone.eval()  # which returns nothing in mmpretrain's
+    backbone.eval()  # which returns None in mmpretrain's
     hooks = [layer.attn.register_forward_pre_hook(keep) for layer in backbone.layers]
     try:
         with torch.no_grad():
@@ -67,7 +66,7 @@ def class_attention(backbone: VisionTransformer, images: Tensor) -> Tensor:
     finally:
         for hook in hooks:
             hook.remove()
-    # The patches of an image that is not a multiple of them are those of the padding too.
+    # An image whose size is not a multiple of the patch size is padded.
     rows = backbone.patch_embed(images[:1])[1][0]
     return torch.stack(found).unflatten(-1, (rows, -1))
 
@@ -81,7 +80,7 @@ def visualize(
         cfg (Config): The classifier's config.
         model (nn.Module): The classifier.
         images (Sequence[str]): Image files.
-        out (Path): Folder for the pictures; made if it is not there.
+        out (Path): Folder for the pictures; made if it does not exist.
         layers (Sequence[int], optional): Layers to draw, from 0; negative ones count from the end. Defaults to None,
             which means all.
 
@@ -89,24 +88,25 @@ def visualize(
         Path: A PNG file for each image.
 
     Raises:
-        UserError: If the backbone is no vision transformer, if there is no such layer, or if an image cannot be read.
+        UserError: If the backbone is not a vision transformer, if a layer does not exist, or if an image cannot be
+            read.
     """
     if not isinstance(model.backbone, VisionTransformer):
-        raise UserError(f'the backbone is a {type(model.backbone).__name__}; attention is that of vision transformers')
+        raise UserError(f'{type(model.backbone).__name__} is not a vision transformer; expected ViT or HaLViT')
     number = len(model.backbone.layers)
     for layer in layers or ():
         if not -number <= layer < number:
             raise UserError(f'--layers {layer}: there are {number} layers, 0 to {number - 1}')
-    layers = None if layers is None else [layer % number for layer in layers]
+    layers = range(number) if layers is None else [layer % number for layer in layers]
     for path in images:
         if damage := find_image_damage(path, decode=True):
             raise UserError(f'{path} {damage}')
     out.mkdir(parents=True, exist_ok=True)
     with DefaultScope.overwrite_default_scope('mmpretrain'):
-        pipeline = Compose([TRANSFORMS.build(step) for step in cfg.test_dataloader.dataset.pipeline])
+        pipeline = Compose(test_pipeline(cfg))
     for path in map(Path, images):
         sample = pipeline(dict(img_path=str(path)))
-        # The pipeline's channels are in OpenCV's order.
+        # OpenCV's order of channels is BGR.
         picture = sample['inputs'].flip(0).permute(1, 2, 0).numpy()
         attention = class_attention(model.backbone, model.data_preprocessor(default_collate([sample]))['inputs'])
         target = out / f'{path.stem}_attention.png'
@@ -114,21 +114,20 @@ def visualize(
         yield target
 
 
-def draw_attention(picture: np.ndarray, attention: Tensor, path: Path, layers: Sequence[int] | None = None) -> None:
-    """Draw an image and, layer by layer and head by head, where it is looked at.
+def draw_attention(picture: np.ndarray, attention: Tensor, path: Path, layers: Sequence[int]) -> None:
+    """Draw an image with its attention, in a row for each layer and a column for each head.
 
     Args:
         picture (np.ndarray): The image, shape (H, W, 3), RGB from 0 to 255.
         attention (Tensor): Of this image, shape (layers, heads, rows, columns).
         path (Path): The PNG file.
-        layers (Sequence[int], optional): Which layers are drawn. Defaults to None, which means all.
+        layers (Sequence[int]): The layers to draw.
     """
     import matplotlib
 
     matplotlib.use('Agg')
     from matplotlib import pyplot
 
-    layers = range(len(attention)) if layers is None else layers
     heads = attention.shape[1]
     figure, axes = pyplot.subplots(
         len(layers), heads + 1, figsize=(1.6 * (heads + 1), 1.7 * len(layers)), layout='constrained', squeeze=False

@@ -1,4 +1,4 @@
-"""From a config and a checkpoint to a verified file."""
+"""Export a checkpoint to a file that is compared with the model."""
 
 import os
 import tempfile
@@ -32,27 +32,27 @@ def export(
     verify: int = 16,
     say: Callable[[str], None] = print,
 ) -> None:
-    """Write a model to a file, run it beside the model, and let it appear under its name only if the two agree.
+    """Write a model to a file and compare the two. The file gets its name only if they agree.
 
-    Images come from the config's own data where it is there (for ``'int8'`` from the training split, else from the test
-    split), and are noise where it is not.
+    Images come from the config's data if it exists, and are noise otherwise. The comparison takes the test split; the
+    calibration of ``'int8'`` takes the training split.
 
     Args:
         cfg (Config): Config of a classifier, or of a detector, of which backbone and neck are exported.
-        checkpoint (str, optional): Its weights; None leaves them as they were drawn.
-        path (Path): The file; its suffix is one of :data:`halvit_mm.deploy.FORMATS`.
+        checkpoint (str, optional): Its weights; None keeps them as they are drawn.
+        path (Path): The file; its suffix is one of :data:`halvit_mm.deploy.formats.FORMATS`.
         precision (str): ``'fp32'``, ``'fp16'`` or ``'int8'``. Defaults to ``'fp32'``.
         shape (tuple[int, int], optional): Height and width of the images. Defaults to None, which means those of the
             test pipeline.
-        dynamic_batch (bool): Whether any number of images is taken. Defaults to False.
-        dynamic_size (bool): Whether images of any size are taken. Defaults to False.
+        dynamic_batch (bool): Whether the file takes any number of images. Defaults to False.
+        dynamic_size (bool): Whether the file takes images of any size. Defaults to False.
         external_data (bool): Whether an ONNX graph's weights go into a file beside it. Defaults to False.
-        verify (int): Number of images to compare on; 0 means not to compare. Defaults to 16.
-        say (Callable[[str], None]): Told what is being done. Defaults to ``print``.
+        verify (int): Number of images to compare on; 0 skips the comparison. Defaults to 16.
+        say (Callable[[str], None]): Receives progress messages. Defaults to ``print``.
 
     Raises:
         UserError: If the file cannot be written, if the weights are not the model's, or if the file differs too much.
-            Nothing is left behind then.
+            No file is left then.
     """
     check_target(path, precision, dynamic_batch, dynamic_size, external_data)
     shape = shape or input_shape(cfg)
@@ -69,35 +69,30 @@ def export(
 
     calibration = images('train_dataloader', CALIBRATION_IMAGES) if precision == 'int8' else None
     tried = images('test_dataloader', verify) if verify else None
-    # Two where the number is left open: the exporter takes dimensions of 1 for fixed ones.
+    # Two images for a dynamic batch: the exporter treats dimensions of 1 as fixed.
     example = torch.randn(2 if dynamic_batch else 1, 3, *shape)
     batches = [] if tried is None else [*tried.split(1)]
     if batches and (dynamic_batch or dynamic_size):
-        batches.append(_other(tried, dynamic_batch, dynamic_size))
+        # Another number or size than the example's
+        other = tried[:3] if dynamic_batch else tried[:1]
+        if dynamic_size:
+            other = F.interpolate(other, (tried.shape[-2] + 64, tried.shape[-1] + 32), mode='bilinear')
+        batches.append(other)
     with torch.no_grad():
         expected = [network(images) for images in batches]
     with tempfile.TemporaryDirectory(dir=path.parent) as folder, warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # torch's, of its own future and of constants in a trace
+        warnings.simplefilter('ignore')  # torch's warnings of deprecations and of constants in a trace
         written = Path(folder, path.name)
-        facts = description(cfg, network.model)
-        write(network, example, written, precision, dynamic_batch, dynamic_size, external_data, calibration, facts)
+        metadata = description(cfg, network.model)
+        write(network, example, written, precision, dynamic_batch, dynamic_size, external_data, calibration, metadata)
         if batches:
             try:
                 difference = compare(expected, read(written), batches, not network.detector)
             except Exception as error:
-                told = ' '.join(str(error).split())[:300]
-                raise UserError(f'{path} cannot be run, and nothing was written: {told}') from error
+                reason = ' '.join(str(error).split())[:300]
+                raise UserError(f'{path} cannot be run, and nothing was written: {reason}') from error
             difference.check(str(path), precision)
             say(f'{difference.images} images: {difference}')
         for file in Path(folder).iterdir():
             os.replace(file, path.with_name(file.name))
             say(f'{path.with_name(file.name)}: {path.with_name(file.name).stat().st_size / 1e6:.2f} MB')
-
-
-def _other(images: torch.Tensor, batch: bool, size: bool) -> torch.Tensor:
-    """Images in another number or of another size than the example, to see that what was left open is."""
-    images = images[:3] if batch else images[:1]
-    if size:
-        height, width = images.shape[-2:]
-        images = F.interpolate(images, (height + 64, width + 32), mode='bilinear')
-    return images

@@ -1,4 +1,4 @@
-"""Files of other runtimes: which suffix means which, how each is written and run."""
+"""File formats of other runtimes: writing and running them."""
 
 import os
 import tempfile
@@ -23,21 +23,10 @@ PRECISIONS = ('fp32', 'fp16', 'int8')
 Outputs = tuple[Tensor, ...]
 
 
-def check_target(
-    path: Path,
-    precision: str,
-    dynamic_batch: bool = False,
-    dynamic_size: bool = False,
-    external_data: bool = False,
-) -> None:
+def check_target(path: Path, precision: str, dynamic_batch: bool, dynamic_size: bool, external_data: bool) -> None:
     """Refuse a file that cannot be written, before anything is computed.
 
-    Args:
-        path (Path): The file.
-        precision (str): One of ``PRECISIONS``.
-        dynamic_batch (bool): Whether any number of images is taken. Defaults to False.
-        dynamic_size (bool): Whether images of any size are taken. Defaults to False.
-        external_data (bool): Whether weights go into a file of their own. Defaults to False.
+    Arguments are those of :func:`write`.
 
     Raises:
         UserError: If the suffix is unknown, if the format lacks the precision or its package, or if the folder cannot
@@ -53,7 +42,7 @@ def check_target(
             '--dynamic-size: a TorchScript trace keeps the size of its example; write .onnx or .pt2 instead'
         )
     if external_data and path.suffix != '.onnx':
-        raise UserError(f'--external-data is for ONNX files, and {path} is none')
+        raise UserError(f'--external-data is for ONNX files; {path} is not one')
     if path.suffix == '.xml':
         if precision == 'fp16' or dynamic_batch or dynamic_size:
             # Seen with OpenVINO 2026.4, whose own converter is right but writes each matrix twice.
@@ -83,20 +72,20 @@ def write(
     dynamic_size: bool = False,
     external_data: bool = False,
     calibration: Tensor | None = None,
-    facts: Mapping[str, Any] = {},
+    metadata: Mapping[str, Any] = {},
 ) -> None:
-    """Write a network in the format that the file's suffix says.
+    """Write a network in the format of the file's suffix.
 
     Args:
         network (Network): In single precision; with ``'fp16'`` it is in half precision afterwards.
         example (Tensor): Images, shape (B, 3, H, W).
         path (Path): The file.
         precision (str): ``'fp32'``, ``'fp16'`` or ``'int8'``. Defaults to ``'fp32'``.
-        dynamic_batch (bool): Whether any number of images is taken. Defaults to False.
-        dynamic_size (bool): Whether images of any size are taken. Defaults to False.
+        dynamic_batch (bool): Whether the file takes any number of images. Defaults to False.
+        dynamic_size (bool): Whether the file takes images of any size. Defaults to False.
         external_data (bool): Whether an ONNX graph's weights go into a file beside it. Defaults to False.
         calibration (Tensor, optional): Images whose activations set the ranges of ``'int8'``. Defaults to None.
-        facts (Mapping[str, Any]): Kept in an ONNX file's metadata. Defaults to none.
+        metadata (Mapping[str, Any]): Entries of an ONNX file's metadata. Defaults to none.
     """
     if path.suffix == '.xml':
         import openvino
@@ -104,7 +93,7 @@ def write(
         with tempfile.TemporaryDirectory() as folder:
             graph = Path(folder, 'graph.onnx')
             write(network, example, graph)
-            # Not convert_model, which writes out the transpose of each matrix.
+            # convert_model would write the transpose of each matrix too.
             openvino.save_model(openvino.Core().read_model(graph), path, compress_to_fp16=False)
         return
     if precision == 'fp16':
@@ -112,36 +101,21 @@ def write(
     if path.suffix == '.onnx':
         from .onnx import move_weights_out, quantize, write_onnx
 
-        write_onnx(network, example, path, dynamic_batch, dynamic_size, facts)
+        write_onnx(network, example, path, dynamic_batch, dynamic_size, metadata)
         if precision == 'int8':
             quantize(path, path, calibration)
         if external_data:
             move_weights_out(path)
     elif path.suffix == '.pt2':
-        dims = dynamic_dims(dynamic_batch, dynamic_size)
+        open_dims = ([0] if dynamic_batch else []) + ([2, 3] if dynamic_size else [])
+        dims = dict.fromkeys(open_dims, torch.export.Dim.DYNAMIC)
         torch.export.save(torch.export.export(network, (example,), dynamic_shapes=(dims,) if dims else None), path)
     else:
         torch.jit.trace(network, example, check_trace=False).save(path)
 
 
-def dynamic_dims(batch: bool, size: bool) -> dict[int, Any]:
-    """Which dimensions of the images an exported program leaves open.
-
-    Args:
-        batch (bool): Whether the number of images is.
-        size (bool): Whether height and width are.
-
-    Returns:
-        dict[int, Any]: What torch.export takes for the argument.
-    """
-    return dict.fromkeys(([0] if batch else []) + ([2, 3] if size else []), torch.export.Dim.DYNAMIC)
-
-
 def read(path: Path) -> Callable[[Tensor], Outputs]:
-    """Open a file with the runtime that it is for.
-
-    Args:
-        path (Path): From :func:`write`.
+    """Open a file of :func:`write` with its runtime.
 
     Returns:
         Callable[[Tensor], tuple[Tensor]]: Computes the outputs for images of shape (B, 3, H, W).
@@ -154,7 +128,7 @@ def read(path: Path) -> Callable[[Tensor], Outputs]:
     if path.suffix == '.xml':
         import openvino
 
-        # By default it computes in bfloat16 where the processor can.
+        # By default OpenVINO computes in bfloat16 if the processor can.
         compiled = openvino.compile_model(path, 'CPU', dict(INFERENCE_PRECISION_HINT='f32'))
         return lambda images: tuple(torch.from_numpy(out) for out in compiled(images.numpy()).values())
     module = torch.export.load(path).module() if path.suffix == '.pt2' else torch.jit.load(path)

@@ -1,4 +1,4 @@
-"""Classify images, or detect objects in them, with the hosts' inferencers."""
+"""Classify images, or detect objects in them, with upstream's inferencers."""
 
 import sys
 from contextlib import redirect_stdout
@@ -14,23 +14,18 @@ from halvit_mm.io.datasets import class_names
 from halvit_mm.io.images import read_image
 from halvit_mm.io.weights import reading_file
 
-# What mmdet's inferencer takes from a folder
+# Files that mmdet's inferencer takes from a folder
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')
-# A smaller picture has no room for the text.
+# A smaller picture has no space for the text.
 LEAST_PICTURE = 224
 
 
 class Classifier:
-    """mmpretrain's ``ImageClassificationInferencer``, one image at a time.
-
-    Args:
-        cfg (Config): A config of mmpretrain's.
-        checkpoint (str): Path or URL of its weights.
-        device (str): Where it runs.
+    """mmpretrain's ``ImageClassificationInferencer``, one image at a time; arguments are those of :func:`infer`.
 
     Attributes:
-        classes (Sequence[str], optional): Names of the classes: the checkpoint's, else those in ``metainfo`` of the
-            config's test dataset, else those that its type has; None where there are none.
+        classes (Sequence[str], optional): Names of the classes: the checkpoint's, else those of the config's test
+            dataset, which ``metainfo`` or its type gives; None if neither has names.
     """
 
     def __init__(self, cfg: Config, checkpoint: str, device: str) -> None:
@@ -42,17 +37,14 @@ class Classifier:
         self.visualizer = UniversalVisualizer()
 
     def __call__(self, path: str, picture: np.ndarray, out_file: str | None = None) -> str:
-        """Classify an image.
+        """Report the class with the highest score, by name or else by number, and the score.
 
         Args:
             path (str): The image's file.
             picture (np.ndarray): Its pixels, shape (H, W, 3) in RGB order, to draw on.
             out_file (str, optional): File to draw the result to. Defaults to None.
-
-        Returns:
-            str: The class with the highest score, by name or else by number, and the score.
         """
-        # Its own call would put a progress bar among the results.
+        # The inferencer's __call__ would print a progress bar among the results.
         [sample] = self.inferencer.forward(next(self.inferencer.preprocess([path])))
         if out_file is not None:
             resize = LEAST_PICTURE if min(picture.shape[:2]) < LEAST_PICTURE else None
@@ -65,14 +57,7 @@ class Classifier:
 
 
 class Detector:
-    """mmdet's ``DetInferencer``, one image at a time.
-
-    Args:
-        cfg (Config): A config of mmdet's.
-        checkpoint (str): Path or URL of its weights.
-        device (str): Where it runs.
-        score_thr (float): Score above which a detection is counted and drawn.
-    """
+    """mmdet's ``DetInferencer``, one image at a time; arguments are those of :func:`infer`."""
 
     def __init__(self, cfg: Config, checkpoint: str, device: str, score_thr: float) -> None:
         from mmdet.apis import DetInferencer
@@ -81,20 +66,11 @@ class Detector:
         self.inferencer = DetInferencer(cfg, weights=checkpoint, device=device, show_progress=False)
         classes = class_names(cfg)
         if classes:
-            # Where a checkpoint names none the host takes COCO's.
+            # mmdet takes COCO's classes if the checkpoint names none.
             self.inferencer.visualizer.dataset_meta = {**self.inferencer.model.dataset_meta, 'classes': classes}
 
     def __call__(self, path: str, picture: np.ndarray, out_file: str | None = None) -> str:
-        """Detect objects in an image.
-
-        Args:
-            path (str): The image's file.
-            picture (np.ndarray): Its pixels, shape (H, W, 3) in RGB order, to draw on.
-            out_file (str, optional): File to draw the result to. Defaults to None.
-
-        Returns:
-            str: The number of detections above ``score_thr``.
-        """
+        """Report the number of detections above ``score_thr``; arguments as of :class:`Classifier`."""
         [sample] = self.inferencer(path, return_datasamples=True)['predictions']
         if out_file is not None:
             self.inferencer.visualizer.add_datasample(
@@ -114,16 +90,15 @@ def infer(
 ) -> list[str]:
     """Print a line for each image, with its class or the number of detections, and draw the results.
 
-    An image that cannot be read is named on the standard error and passed over.
+    An image that cannot be read is named on the standard error and skipped.
 
     Args:
-        cfg (Config): A config of mmpretrain's or mmdet's, as its ``default_scope`` says.
+        cfg (Config): A config of mmpretrain or mmdet; its ``default_scope`` names which.
         checkpoint (str): Path or URL of its weights.
-        source (str): An image, or a folder in which images lie at any depth.
-        out (str, optional): Folder for drawn images, which have the name that they have in ``source``. Defaults to
-            None.
+        source (str): An image, or a folder with images at any depth.
+        out (str, optional): Folder for drawn images, which keep their names. Defaults to None.
         score_thr (float): Score above which a detection is counted and drawn. Defaults to 0.3.
-        device (str, optional): Where the model runs. Defaults to the accelerator, if there is one, else the CPU.
+        device (str, optional): Device of the model. Defaults to the accelerator, if there is one, else the CPU.
 
     Returns:
         list[str]: The images that could not be read.
@@ -132,9 +107,9 @@ def infer(
         UserError: If there is no image or no such checkpoint, if the weights cannot be loaded, if the images would be
             drawn over, or if the config is neither a classifier's nor a detector's.
     """
-    host = cfg.get('default_scope', 'mmpretrain')
-    if host not in ('mmpretrain', 'mmdet'):
-        raise UserError(f"default_scope={host!r}: inference needs a config of 'mmpretrain' or 'mmdet'")
+    scope = cfg.get('default_scope', 'mmpretrain')
+    if scope not in ('mmpretrain', 'mmdet'):
+        raise UserError(f"default_scope={scope!r}: inference needs a config of 'mmpretrain' or 'mmdet'")
     if '://' not in checkpoint and not Path(checkpoint).is_file():
         raise UserError(f'checkpoint {checkpoint} does not exist')
     paths = find_images(source)
@@ -144,21 +119,20 @@ def infer(
     device = device or get_device()
 
     skipped = []
-    # Else the host's scope would stay behind, and hide the other host's modules.
-    with DefaultScope.overwrite_default_scope(host):
+    # The inferencers would leave their scope behind, which hides the modules of the other package.
+    with DefaultScope.overwrite_default_scope(scope):
         try:
-            # The hosts' reports are no results.
+            # Only results go to the standard output.
             with redirect_stdout(sys.stderr), reading_file():
-                run = (
-                    Classifier(cfg, checkpoint, device)
-                    if host == 'mmpretrain'
-                    else Detector(cfg, checkpoint, device, score_thr)
-                )
+                if scope == 'mmpretrain':
+                    run = Classifier(cfg, checkpoint, device)
+                else:
+                    run = Detector(cfg, checkpoint, device, score_thr)
         except UserError:
             raise
         except Exception as error:
-            told = f'{type(error).__name__}: {" ".join(str(error).split())}'
-            raise UserError(f'{checkpoint} cannot be loaded into the model of {cfg.filename}: {told}') from error
+            reason = f'{type(error).__name__}: {" ".join(str(error).split())}'
+            raise UserError(f'{checkpoint} cannot be loaded into the model of {cfg.filename}: {reason}') from error
         for path in paths:
             try:
                 picture = read_image(path)
@@ -174,16 +148,10 @@ def infer(
 
 
 def find_images(source: str) -> list[Path]:
-    """List the images that a path stands for.
-
-    Args:
-        source (str): A file, or a folder in which images lie at any depth.
-
-    Returns:
-        list[Path]: The file, whatever its name, or the folder's images in the order of their names.
+    """A file, whatever its name, or the images of a folder at any depth in the order of their names.
 
     Raises:
-        UserError: If there is no such path, or no image in the folder.
+        UserError: If the path does not exist, or if the folder has no image.
     """
     path = Path(source)
     if path.is_file():

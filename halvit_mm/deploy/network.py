@@ -1,4 +1,4 @@
-"""What of a model goes into a file, the images that it is tried on, and its weights."""
+"""The part of a model that is exported, and its images."""
 
 import math
 from pathlib import Path
@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from halvit_mm.cost import is_detector
 from halvit_mm.errors import UserError
 from halvit_mm.io.build import load_model
-from halvit_mm.io.datasets import class_names, local_files, walk_datasets, with_pipeline
+from halvit_mm.io.datasets import class_names, local_files, test_pipeline, walk_datasets, with_pipeline
 
 
 class Network(nn.Module):
-    """The part of a model that computes with tensors alone.
+    """The part of a model that takes and returns tensors only.
 
     Args:
         model (nn.Module): A classifier of mmpretrain or a detector of mmdet; it is put into evaluation mode.
@@ -31,7 +31,7 @@ class Network(nn.Module):
 
     @property
     def output_names(self) -> list[str]:
-        """Names of the outputs: ``logits``, or ``map0``, ``map1``... of a neck."""
+        """``logits`` of a classifier, or ``map0``, ``map1``... of a detector's neck."""
         if not self.detector:
             return ['logits']
         necks = self.model.neck if isinstance(self.model.neck, nn.Sequential) else [self.model.neck]
@@ -52,18 +52,14 @@ class Network(nn.Module):
 
 
 def load_network(cfg: Config, checkpoint: str | None = None) -> Network:
-    """What :func:`~halvit_mm.io.build.load_model` gives, as the part that goes into a file; arguments are the same."""
+    """The :class:`Network` of the model that :func:`~halvit_mm.io.build.load_model` returns for these arguments."""
     return Network(load_model(cfg, checkpoint))
 
 
 def input_shape(cfg: Config) -> tuple[int, int]:
-    """Height and width of the images that a config's test pipeline makes.
+    """Height and width in pixels of the images that a config's test pipeline makes.
 
-    Args:
-        cfg (Config): The config.
-
-    Returns:
-        tuple[int, int]: In pixels; of a detector, whose images have many shapes, the largest in landscape.
+    A detector's images have many shapes; for a detector it is the largest in landscape.
 
     Raises:
         UserError: If the pipeline has no fixed size.
@@ -76,24 +72,11 @@ def input_shape(cfg: Config) -> tuple[int, int]:
             width, height = size
             divisor = cfg.model.get('data_preprocessor', {}).get('pad_size_divisor', 1)
             return math.ceil(height / divisor) * divisor, math.ceil(width / divisor) * divisor
-    raise UserError(f'{cfg.filename} says no size of its test images; name one with --shape HEIGHT WIDTH')
-
-
-def test_pipeline(cfg: Config) -> list:
-    """Configs of the transforms of a config's test images; those of the first dataset where there are several."""
-    return next((dataset.get('pipeline', []) for _, dataset in walk_datasets(cfg.get('test_dataloader'))), [])
+    raise UserError(f'{cfg.filename} has no size for its test images; name one with --shape HEIGHT WIDTH')
 
 
 def missing_data(cfg: Config, loader: str) -> str | None:
-    """What of a data loader's files is not there.
-
-    Args:
-        cfg (Config): The config.
-        loader (str): ``'train_dataloader'`` or ``'test_dataloader'``.
-
-    Returns:
-        str or None: The first missing file or folder, or the loader's name where the config has none.
-    """
+    """The first file or folder of a data loader that does not exist, or ``loader`` if the config has no such loader."""
     datasets = [dataset for _, dataset in walk_datasets(cfg.get(loader))]
     if not datasets:
         return loader
@@ -101,13 +84,13 @@ def missing_data(cfg: Config, loader: str) -> str | None:
 
 
 def read_images(cfg: Config, model: nn.Module, loader: str, number: int, shape: tuple[int, int]) -> Tensor:
-    """Take images from a config's dataset, as its test pipeline and the model's preprocessor make them.
+    """Read images of a config's dataset through its test pipeline and the model's preprocessor.
 
     Args:
         cfg (Config): The config.
         model (nn.Module): Its model.
         loader (str): ``'train_dataloader'`` or ``'test_dataloader'``.
-        number (int): How many at most; they are taken at equal distances.
+        number (int): Most images to read, at equal distances in the dataset.
         shape (tuple[int, int]): Height and width; images of another shape are resized.
 
     Returns:
@@ -127,21 +110,20 @@ def read_images(cfg: Config, model: nn.Module, loader: str, number: int, shape: 
 
 
 def description(cfg: Config, model: nn.Module) -> dict[str, Any]:
-    """What a user of the file has to know of the images that go in and of the numbers that come out.
+    """Metadata for the users of an exported file.
 
     Args:
         cfg (Config): The config.
         model (nn.Module): Its model.
 
     Returns:
-        dict[str, Any]: ``config``, ``mean``, ``std`` (of channels in RGB order, from 0 to 255) and, where the config
+        dict[str, Any]: ``config``, ``mean``, ``std`` (of channels in RGB order, from 0 to 255) and, if the config
         names them, ``classes``.
     """
-    preprocessor = model.data_preprocessor
-    facts = dict(config=Path(cfg.filename).name)
+    metadata = dict(config=Path(cfg.filename).name)
     for key in ('mean', 'std'):
-        if (values := getattr(preprocessor, key, None)) is not None:
-            facts[key] = values.flatten().tolist()
+        if (values := getattr(model.data_preprocessor, key, None)) is not None:
+            metadata[key] = values.flatten().tolist()
     if classes := class_names(cfg):
-        facts['classes'] = list(classes)
-    return facts
+        metadata['classes'] = list(classes)
+    return metadata

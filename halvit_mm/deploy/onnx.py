@@ -1,4 +1,4 @@
-"""ONNX files in which each shared matrix is there once."""
+"""ONNX files that hold each shared matrix once."""
 
 import json
 import logging
@@ -27,20 +27,18 @@ def write_onnx(
     path: Path,
     dynamic_batch: bool = False,
     dynamic_size: bool = False,
-    facts: Mapping[str, Any] = {},
+    metadata: Mapping[str, Any] = {},
 ) -> None:
     """Write a network as an ONNX graph with one initializer for each parameter.
 
-    The tied layers multiply tokens in two dimensions, so each of their products becomes a Gemm whose transposition is
-    an attribute, and W itself is the operand on both ways.
+    The tied layers multiply tokens in two dimensions, so that each of their products becomes a Gemm. Transposition is
+    an attribute of the Gemm, and W itself is the operand with and without it.
 
     Args:
-        network (Network): The network; in half precision the file is too, with inputs and outputs in single.
+        network (Network): The network. The file has its precision; inputs and outputs are in single precision.
         images (Tensor): An example, shape (B, 3, H, W).
-        path (Path): The file.
-        dynamic_batch (bool): Whether the graph takes any number of images. Defaults to False.
-        dynamic_size (bool): Whether it takes images of any height and width. Defaults to False.
-        facts (Mapping[str, Any]): Kept in the file's metadata, each as JSON. Defaults to none.
+        path, dynamic_batch, dynamic_size: As in :func:`~halvit_mm.deploy.formats.write`.
+        metadata (Mapping[str, Any]): Entries of the file's metadata, each kept as JSON. Defaults to none.
     """
     dims = {0: 'batch'} if dynamic_batch else {}
     if dynamic_size:
@@ -59,7 +57,7 @@ def write_onnx(
     model = program.model_proto
     _split_biases(model.graph)
     _strip(model)
-    for key, value in facts.items():
+    for key, value in metadata.items():
         model.metadata_props.add(key=key, value=json.dumps(value))
     onnx.save(model, path)
 
@@ -88,7 +86,7 @@ def _strip(model: onnx.ModelProto) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep to errors what torch's exporter and onnxscript say of each operator and each constant."""
+    """Show only errors of torch's exporter and of onnxscript, which log each operator and each constant."""
     loggers = [logging.getLogger(name) for name in ('torch.onnx', 'onnxscript', 'onnx_ir', None)]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -109,10 +107,10 @@ class _Images(CalibrationDataReader):
 
 
 def quantize(source: Path, path: Path, images: Tensor) -> None:
-    """Turn the matrix products and convolutions of a graph into 8-bit ones, with ONNX Runtime's own quantizer.
+    """Turn the matrix products and convolutions of a graph into 8-bit ones with ONNX Runtime's quantizer.
 
-    A shared matrix is quantized once: with one scale for all of it, since what are rows on the way in are columns on
-    the way out. Activations have 8 bits without a sign, in ranges that images show.
+    A shared matrix is quantized once, with one scale for the whole matrix, since its rows are the columns of its
+    transpose. Activations are unsigned, in ranges measured on images.
 
     Args:
         source (Path): From :func:`write_onnx`, in single precision.
@@ -120,7 +118,7 @@ def quantize(source: Path, path: Path, images: Tensor) -> None:
         images (Tensor): Images to calibrate with, shape (N, 3, H, W).
     """
     graph = onnx.load(source).graph
-    # The first layer sees raw pixels, and 8 bits of them cost more than all others together.
+    # The first layer reads pixels; its quantization costs more accuracy than that of all other layers together.
     first = [node.name for node in graph.node if graph.input[0].name in node.input]
     with _quiet(), redirect_stdout(sys.stderr):
         quantize_static(
@@ -133,33 +131,13 @@ def quantize(source: Path, path: Path, images: Tensor) -> None:
             weight_type=QuantType.QInt8,
             extra_options=dict(
                 WeightSymmetric=True,
-                MatMulConstBOnly=True,  # of the attention's products, whose factors are both computed, none
+                MatMulConstBOnly=True,  # leaves out attention's products, whose factors are both computed
                 OpTypesToExcludeOutputQuantization=['Gemm', 'MatMul'],
             ),
         )
 
 
-def move_weights_out(path: Path) -> Path:
-    """Put the weights of a graph into a file of their own, which ONNX Runtime maps instead of reading.
-
-    Args:
-        path (Path): The graph's file, which is written anew.
-
-    Returns:
-        Path: The file of weights, ``path`` with ``.data`` behind; it must stay beside the graph.
-    """
-    data = path.with_name(path.name + '.data')
-    onnx.save(onnx.load(path), path, save_as_external_data=True, location=data.name, size_threshold=1024)
-    return data
-
-
-def initializer_bytes(path: Path) -> int:
-    """Bytes of a graph's initializers, each counted once however often it is used.
-
-    Args:
-        path (Path): An ONNX file.
-
-    Returns:
-        int: The bytes.
-    """
-    return sum(to_array(tensor).nbytes for tensor in onnx.load(path).graph.initializer)
+def move_weights_out(path: Path) -> None:
+    """Move the weights of a graph to the file ``path`` + ``.data`` beside it, which ONNX Runtime maps."""
+    location = path.name + '.data'
+    onnx.save(onnx.load(path), path, save_as_external_data=True, location=location, size_threshold=1024)

@@ -1,11 +1,10 @@
-"""Checkpoints for others: weights and nothing that only the training needed."""
+"""Publishing the weights of a checkpoint without what only the training needed."""
 
 import datetime
 import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -15,20 +14,20 @@ from torch import Tensor
 from halvit_mm.errors import UserError
 from halvit_mm.io.checkpoints import load_file
 
-# What is told of a training: how results are named and shown, not where it ran
+# Entries of ``meta`` that users of the weights need
 META = ('dataset_meta', 'cfg', 'epoch', 'iter', 'mmengine_version')
 
 
 def publish(checkpoint: str | os.PathLike, out: str | os.PathLike) -> Path:
-    """Write the weights of a checkpoint to a file whose name holds its hash, as the hosts name theirs.
+    """Write the weights of a checkpoint to a file whose name holds its hash, as upstream's files do.
 
-    Optimizer, schedules and logs are left out, and where a training averaged its weights (EMA) the averaged ones are
-    kept, which are those that were validated.
+    Optimizer, schedules and logs are left out. Of a training that averaged its weights (EMA) the average is written,
+    which is what was validated.
 
     Args:
         checkpoint (str or PathLike): A checkpoint of a training.
-        out (str or PathLike): The file, ``.pth`` or ``.safetensors``; date and the first 8 digits of its SHA-256 are
-            put into the name.
+        out (str or PathLike): The file, ``.pth`` or ``.safetensors``; its name gets the date and the first 8 digits of
+            the SHA-256.
 
     Returns:
         Path: The file, such as ``halvit-tiny_20261121-0a1b2c3d.pth``.
@@ -52,22 +51,12 @@ def publish(checkpoint: str | os.PathLike, out: str | os.PathLike) -> Path:
             classes = json.dumps(meta.get('dataset_meta', {}).get('classes', []))
             save_file({name: value.clone() for name, value in weights.items()}, written, metadata=dict(classes=classes))
         else:
-            torch.save(dict(meta=meta, state_dict=compact(weights)), written)
+            # Each tensor without the rest of its storage, and one with two names once
+            copies = {}
+            weights = {
+                name: copies.setdefault((value.data_ptr(), value.dtype, value.shape, value.stride()), value.clone())
+                for name, value in weights.items()
+            }
+            torch.save(dict(meta=meta, state_dict=weights), written)
         digest = hashlib.sha256(written.read_bytes()).hexdigest()
         return written.replace(out.with_stem(f'{out.stem}_{datetime.date.today():%Y%m%d}-{digest[:8]}'))
-
-
-def compact(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copy weights so that each is stored without what else was in its storage, and one with two names once.
-
-    Args:
-        weights (Mapping[str, Tensor]): A state dict.
-
-    Returns:
-        dict[str, Tensor]: The same values.
-    """
-    copies = {}
-    return {
-        name: copies.setdefault((value.data_ptr(), value.dtype, value.shape, value.stride()), value.clone())
-        for name, value in weights.items()
-    }

@@ -1,4 +1,4 @@
-"""ONNX Runtime sessions that keep what the file saves."""
+"""ONNX Runtime sessions that hold each shared matrix once."""
 
 import os
 
@@ -6,7 +6,7 @@ import onnxruntime as ort
 
 from halvit_mm.errors import UserError
 
-# ONNX Runtime's names of transformations that write a shared matrix out anew for each of its uses
+# ONNX Runtime's transformations that copy a shared matrix for each of its uses
 UNSHARING = ['ConvBNFusion', 'ConvMulFusion', 'ConvAddFusion', 'ConstantFolding']
 
 
@@ -18,24 +18,22 @@ def create_session(
 ) -> ort.InferenceSession:
     """Open an ONNX file in ONNX Runtime.
 
-    By default ONNX Runtime repacks the weights of every product when it loads a file, and a matrix that is used on two
-    ways is packed twice: of half the weights nothing is left. What that costs and saves is measured in
-    ``docs/deploy.md``.
+    By default ONNX Runtime repacks the weights of every product when it loads a file. A shared matrix is then packed
+    twice, which takes the memory of an untied model. ``docs/deploy.md`` has measurements.
 
     Args:
         path (str or PathLike): The file.
-        prefer (str): ``'memory'``: weights are used as they lie in the file, and are mapped from it where
-            they have a file of their own; ``'time'``: they are packed in advance. Defaults to ``'memory'``.
-        threads (int, optional): Threads within an operator. Defaults to None, which leaves it to ONNX Runtime: one for
-            each core.
+        prefer (str): ``'memory'`` uses the weights as they lie in the file, and maps them if they have a file of their
+            own; ``'time'`` packs them in advance. Defaults to ``'memory'``.
+        threads (int, optional): Threads within an operator. Defaults to None, which is one for each core.
         provider (str): ONNX Runtime's execution provider. Defaults to ``'CPUExecutionProvider'``.
 
     Returns:
         onnxruntime.InferenceSession: The session.
 
     Raises:
-        UserError: If there is no such file, if it is no ONNX graph, if ``prefer`` is unknown, or if this build of ONNX
-            Runtime lacks the provider.
+        UserError: If the file does not exist or is not an ONNX graph, if ``prefer`` is unknown, or if this build of
+            ONNX Runtime lacks the provider.
     """
     if prefer not in ('memory', 'time'):
         raise UserError(f"prefer={prefer!r} is unknown; choose from 'memory', 'time'")

@@ -1,4 +1,4 @@
-"""How far an exported file is from the model that it was made of."""
+"""Comparison of an exported file with its model."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -7,9 +7,9 @@ from torch import Tensor
 
 from halvit_mm.errors import UserError
 
-# Largest difference, as a share of the largest output, or of 1 where that is below
+# Largest difference, as a fraction of the largest output, or of 1 if that is larger
 TOLERANCES = {'fp32': 1e-4, 'fp16': 2e-2}
-# Share of images whose class is the same, or of a map's norm that differs
+# Fraction of images with the same top-1; fraction of a map's norm that differs
 LEAST_AGREEMENT, MOST_MAP_ERROR = 0.95, 0.1
 
 
@@ -18,11 +18,11 @@ class Difference:
     """Between outputs for the same images.
 
     Attributes:
-        images (int): How many were compared.
+        images (int): Number of images.
         largest (float): Largest absolute difference of an output.
         scale (float): Largest absolute value of an output.
-        error (float): Norm of the difference, as a share of the norm.
-        agreement (float, optional): Share of images with the same top-1; None of maps.
+        error (float): Norm of the difference, as a fraction of the norm.
+        agreement (float, optional): Fraction of images with the same top-1; None for maps.
     """
 
     images: int = 0
@@ -36,15 +36,7 @@ class Difference:
         return text if self.agreement is None else f'{text}, same top-1 {100 * self.agreement:.1f} %'
 
     def check(self, path: str, precision: str) -> None:
-        """Refuse a difference that is too large for a precision.
-
-        Args:
-            path (str): The file, for the message.
-            precision (str): ``'fp32'``, ``'fp16'`` or ``'int8'``.
-
-        Raises:
-            UserError: If it is.
-        """
+        """Raise a :class:`UserError` that names ``path`` if the difference is too large for a precision."""
         if precision in TOLERANCES:
             most = TOLERANCES[precision] * max(1.0, self.scale)
             close, expected = self.largest <= most, f'at most {most:.1e} is'
@@ -64,7 +56,7 @@ def compare(
     batches: Iterable[Tensor],
     classifies: bool,
 ) -> Difference:
-    """Compare what a file computes with what a model has computed.
+    """Compare the outputs of a file with those of its model.
 
     Args:
         expected (Iterable[tuple[Tensor]]): The model's outputs for each batch.
@@ -80,7 +72,7 @@ def compare(
         pairs = [*zip(outputs, run(images), strict=True)]
         for ours, theirs in pairs:
             difference = (ours - theirs).abs()
-            # A comparison with NaN is false; max keeps the first.
+            # max keeps its first argument if the second is NaN.
             largest = difference.max().item() if difference.isfinite().all() else float('inf')
             result.largest, result.scale = max(result.largest, largest), max(result.scale, ours.abs().max().item())
             difference_norm += difference.square().sum().item()
@@ -89,7 +81,7 @@ def compare(
             [(ours, theirs)] = pairs
             same += (ours.argmax(1) == theirs.argmax(1)).sum().item()
         result.images += len(images)
-    # A head that has not been trained may be all zeros.
+    # An untrained head may be all zeros.
     result.error = (difference_norm / norm) ** 0.5 if norm else float(difference_norm > 0)
     result.agreement = same / result.images if classifies else None
     return result

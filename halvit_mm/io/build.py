@@ -8,13 +8,9 @@ from .weights import fill, read_weights
 
 
 def build_model(cfg: Config) -> nn.Module:
-    """Build a config's model, with the data preprocessor that stands beside ``model`` in mmpretrain's configs.
+    """Build the model of a whole config, with the weights that the constructors draw.
 
-    Args:
-        cfg (Config): The whole config; it is left as it is.
-
-    Returns:
-        nn.Module: The model, with its weights as the constructors draw them.
+    mmpretrain's configs have the data preprocessor beside ``model``; it becomes the model's. ``cfg`` is not changed.
     """
     model = cfg.model
     if cfg.get('data_preprocessor'):
@@ -24,12 +20,12 @@ def build_model(cfg: Config) -> nn.Module:
 
 
 def load_model(cfg: Config, checkpoint: str | None = None) -> nn.Module:
-    """Build a config's model and fill it to the last weight.
+    """Build the model of a whole config and load all of its weights.
 
     Args:
         cfg (Config): The whole config.
-        checkpoint (str, optional): Its weights: a file of mmengine's, timm's, DeiT's own or torchvision's; see
-            :func:`~halvit_mm.io.weights.read_weights`. Defaults to None, which leaves the weights as they are drawn.
+        checkpoint (str, optional): A file of mmengine, timm, DeiT or torchvision; see
+            :func:`~halvit_mm.io.weights.read_weights`. Defaults to None, which keeps the weights as they are drawn.
 
     Returns:
         nn.Module: The model, in evaluation mode.
@@ -40,5 +36,5 @@ def load_model(cfg: Config, checkpoint: str | None = None) -> nn.Module:
     model = build_model(cfg)
     if checkpoint is not None:
         fill(model, read_weights(checkpoint), checkpoint)
-    model.eval()  # which returns None in some of upstream's models
+    model.eval()  # which returns None in some models of upstream
     return model

@@ -26,28 +26,18 @@ from mmengine.runner import CheckpointLoader
 from halvit_mm.errors import UserError
 
 DTYPES = (
-    'bool',
-    'int8',
-    'int16',
-    'int32',
-    'int64',
-    'uint8',
-    'uint16',
-    'uint32',
-    'uint64',
-    'float16',
-    'float32',
-    'float64',
+    *('bool', 'int8', 'int16', 'int32', 'int64', 'uint8', 'uint16', 'uint32', 'uint64'),
+    *('float16', 'float32', 'float64'),
 )
 STATISTICS = ('min', 'max', 'mean', 'current')
 _NAME = re.compile(r'(?P<kind>epoch|iter)_(?P<step>\d+)\.pth')
 
-# None until this process has been told how to read
+# None until :func:`read_only_data` has been called
 _trusted: bool | None = None
 
 
 class DamagedCheckpoint(UserError):
-    """A file that is no whole checkpoint."""
+    """A file that is not a whole checkpoint."""
 
 
 def _statistic_of(owner: type, name: str) -> Callable:
@@ -58,11 +48,10 @@ def _statistic_of(owner: type, name: str) -> Callable:
 
 
 def allowed_types() -> list:
-    """The types that a checkpoint may hold besides torch's own: NumPy's numbers and arrays, mmengine's log values.
+    """The types besides torch's own that a checkpoint may hold, for ``torch.serialization.add_safe_globals``.
 
-    Returns:
-        list: As ``torch.serialization.add_safe_globals`` takes it. The names of NumPy 1 and 2 both stand for what is
-            installed, so that old checkpoints of the hosts load.
+    They are NumPy's numbers and arrays and mmengine's log values. The names of NumPy 1 and of NumPy 2 both stand for
+    what is installed, so that old checkpoints of upstream load.
     """
     # mmengine finds the module in this way too; np.core of NumPy 2 warns.
     multiarray = (np._core if hasattr(np, '_core') else np.core).multiarray
@@ -80,13 +69,13 @@ def allowed_types() -> list:
 
 
 def read_only_data(trust: bool = False) -> None:
-    """From here on, let this process and those it starts read checkpoints as data only, whoever reads them.
+    """Let this process and those that it starts read checkpoints as data only from here on, by any call.
 
-    mmengine's loaders of files and URLs are replaced by :func:`load_file` and one that does the same with a download;
-    ``TORCH_FORCE_WEIGHTS_ONLY_LOAD`` holds every other call of ``torch.load`` to the same list.
+    :func:`load_file` replaces mmengine's loaders of files and of downloads. ``TORCH_FORCE_WEIGHTS_ONLY_LOAD`` holds
+    every other call of ``torch.load`` to the same list of types.
 
     Args:
-        trust (bool): Read everything as Python's pickle does, which executes what a file asks for. Defaults to False.
+        trust (bool): Whether Python's pickle reads everything, and so executes what a file asks for. Defaults to False.
     """
     global _trusted
     _trusted = trust
@@ -98,12 +87,12 @@ def read_only_data(trust: bool = False) -> None:
     os.environ.pop('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', None)
     os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
     torch.serialization.add_safe_globals(allowed_types())
-    # mmengine lends its list for the time of a call and takes all of it away again, ours with it.
+    # mmengine adds its list for the time of a call and then removes all of it, our types among them.
     mmengine_checkpoint.get_torch_safe_globals = list
 
 
 def read_only_data_by_default() -> None:
-    """Call :func:`read_only_data`, unless this process has been told already how to read."""
+    """Call :func:`read_only_data`, unless this process has called it already."""
     if _trusted is None:
         read_only_data()
 
@@ -120,27 +109,27 @@ def load_file(path: str | os.PathLike, map_location: str | Callable | None = 'cp
         dict: Its content. The text of a config, ``meta['config']``, is left out: mmengine would execute it on resuming.
 
     Raises:
-        UserError: If the file holds anything but data, or no dict.
+        UserError: If the file does not exist, or if it holds anything but data in a dict.
         DamagedCheckpoint: If the file cannot be read.
     """
     path = Path(path).expanduser()
+    if not path.exists():
+        raise UserError(f'checkpoint {path} does not exist')
     if path.suffix == '.safetensors':
         return _load_safetensors(path)
     if not _trusted:
         torch.serialization.add_safe_globals(allowed_types())
     try:
         content = torch.load(path, map_location=map_location, weights_only=not _trusted, mmap=mmap)
-    except FileNotFoundError:
-        raise UserError(f'checkpoint {path} does not exist') from None
     except Exception as error:
-        if told := _why_not(path, error):
-            raise told from error
+        if user_error := _user_error(path, error):
+            raise user_error from error
         raise
-    return _data_of(path, content)
+    return _check_content(path, content)
 
 
-# What zipfile raises at a wrong byte: NotImplementedError where it stands for a method of compression, RuntimeError
-# where it says that the part is encrypted, EOFError where a length is wrong, the last two within what is compressed.
+# What zipfile raises at a wrong byte: NotImplementedError if the byte names a method of compression, RuntimeError if it
+# says that a part is encrypted, EOFError if it is part of a length, the last two if it is within compressed data.
 UNREADABLE_ZIP = (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error, lzma.LZMAError)
 
 
@@ -150,20 +139,13 @@ def load_from_local(filename: str, map_location: str | Callable | None) -> dict:
 
 def load_from_http(filename: str, map_location: str | Callable | None) -> dict:
     try:
-        return _data_of(filename, mmengine_checkpoint.load_from_http(filename, map_location))
+        return _check_content(filename, mmengine_checkpoint.load_from_http(filename, map_location))
     except pickle.UnpicklingError as error:
-        raise _why_not(filename, error) from error
+        raise _user_error(filename, error) from error
 
 
 def find_damage(path: str | os.PathLike) -> str | None:
-    """Look whether a file of ``torch.save`` is whole, without reading it as a checkpoint.
-
-    Args:
-        path (str or PathLike): The file.
-
-    Returns:
-        str or None: What is wrong with it; None where every part has the checksum that was written with it.
-    """
+    """Say what is wrong with a file of ``torch.save``; None if every part has the checksum written with it."""
     try:
         if not Path(path).stat().st_size:
             return 'it is empty'
@@ -181,22 +163,20 @@ def _load_safetensors(path: Path) -> dict:
 
     try:
         return load_tensors(path)
-    except FileNotFoundError:
-        raise UserError(f'checkpoint {path} does not exist') from None
     except (SafetensorError, OSError) as error:
         raise DamagedCheckpoint(f'checkpoint {path} is not a whole safetensors file: {error}') from error
 
 
-def _data_of(path: str | os.PathLike, content: object) -> dict:
+def _check_content(path: str | os.PathLike, content: object) -> dict:
     if not isinstance(content, dict):
-        raise UserError(f'checkpoint {path} holds a {type(content).__name__}; a checkpoint is a dict of weights')
+        raise UserError(f'checkpoint {path} holds a {type(content).__name__}; expected a dict of weights')
     if isinstance(content.get('meta'), dict) and not _trusted:
         content['meta'].pop('config', None)
     return content
 
 
-def _why_not(path: str | os.PathLike, error: Exception) -> UserError | None:
-    """What to tell of a file that torch did not read; None where the file is not the reason."""
+def _user_error(path: str | os.PathLike, error: Exception) -> UserError | None:
+    """The error to raise for a file that torch did not read; None if the file is not the reason."""
     cause = ' '.join(str(error).split())
     for mark in ('Unsupported global: GLOBAL ', 'Trying to load unsupported GLOBAL '):
         if mark in cause:
@@ -207,16 +187,17 @@ def _why_not(path: str | os.PathLike, error: Exception) -> UserError | None:
         return UserError(_refusal(path, 'a TorchScript program'))
     # torch puts a page of advice around the reason.
     cause = cause.rpartition('WeightsUnpickler error: ')[2].partition(' Check the documentation')[0]
-    told = f'checkpoint {path} cannot be read ({type(error).__name__}: {cause[:200]})'
+    message = f'checkpoint {path} cannot be read ({type(error).__name__}: {cause[:200]})'
     if _is_of_the_file(path, error):
-        return DamagedCheckpoint(told)
-    return UserError(told) if _trusted else None
+        return DamagedCheckpoint(message)
+    return UserError(message) if _trusted else None
 
 
 def _is_of_the_file(path: str | os.PathLike, error: Exception) -> bool:
     """Whether a file's content made torch fail: the unpickling, or a zip archive that cannot be read.
 
-    Any other error is one of the call. If it passed for damage, a training would be taken up from an older file.
+    The call is the cause of any other error. If such an error passed for damage, a training would resume from an older
+    file.
     """
     modules = (frame.f_globals.get('__name__') for frame, _ in traceback.walk_tb(error.__traceback__))
     unpickling = {'pickle', 'torch._weights_only_unpickler'} & {*modules}
@@ -227,23 +208,23 @@ def _is_of_the_file(path: str | os.PathLike, error: Exception) -> bool:
 
 def _refusal(path: str | os.PathLike, what: str) -> str:
     return (
-        f'checkpoint {path} carries code ({what}) and was not loaded; nothing of it was executed. If you know who '
-        "wrote it, halvit_mm's tools load and execute it with --trust-checkpoint"
+        f'checkpoint {path} carries code ({what}) and was not loaded; nothing of it was executed. If you trust its '
+        "author, halvit_mm's tools load and execute it with --trust-checkpoint"
     )
 
 
 @contextmanager
 def written_whole(path: str | os.PathLike) -> Iterator[Path]:
-    """Write a file under a passing name and give it its own once it is whole and on the disk.
+    """Write a file under a temporary name and rename it once it is whole and on the disk.
 
     Args:
-        path (str or PathLike): The file's name in the end.
+        path (str or PathLike): The file's final name.
 
     Yields:
-        Path: The name to write to.
+        Path: The temporary name to write to.
 
     Raises:
-        UserError: If it cannot be written, such as on a full disk; what had the name before is left as it was.
+        UserError: If the file cannot be written, such as on a full disk; a file that has the final name is kept.
     """
     path = Path(path)
     part = path.with_name(path.name + '.part')
@@ -265,14 +246,7 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def check_writable(folder: str | os.PathLike) -> None:
-    """Refuse a folder that nothing can be written to.
-
-    Args:
-        folder (str or PathLike): The folder; it is made where there is none.
-
-    Raises:
-        UserError: If it cannot be made or written to.
-    """
+    """Make a folder where there is none; raise a :class:`UserError` if it cannot be made or written to."""
     probe = Path(folder, f'.halvit_mm-{os.getpid()}')
     try:
         probe.parent.mkdir(parents=True, exist_ok=True)
@@ -287,14 +261,14 @@ def check_writable(folder: str | os.PathLike) -> None:
 def find_latest_checkpoint(work_dir: str | os.PathLike) -> str | None:
     """Find the checkpoint to resume from: the last one that is whole.
 
-    mmengine trusts the file ``last_checkpoint``, which a kill can leave empty, or pointing at a checkpoint that
-    was cut while it was written.
+    mmengine trusts the file ``last_checkpoint``. A kill can leave that file empty, or with the path of a checkpoint
+    that was cut while it was written.
 
     Args:
         work_dir (str or PathLike): Folder of a training.
 
     Returns:
-        str or None: Path of ``epoch_N.pth`` or ``iter_N.pth``; None where there is no whole one.
+        str or None: Path of ``epoch_N.pth`` or ``iter_N.pth``; None if none is whole.
 
     Raises:
         UserError: If the last whole one carries code.
@@ -314,9 +288,7 @@ def find_latest_checkpoint(work_dir: str | os.PathLike) -> str | None:
         damage = find_damage(file) or _find_gap(file)
         if damage is None:
             return str(file)
-        print_log(
-            f'{file} is not a whole checkpoint and is passed over: {damage}', logger='current', level=logging.WARNING
-        )
+        print_log(f'{file} is not a whole checkpoint and is skipped: {damage}', 'current', logging.WARNING)
     return None
 
 
@@ -330,12 +302,5 @@ def _find_gap(file: Path) -> str | None:
 
 
 def read_seed(checkpoint: str | os.PathLike) -> int | None:
-    """Read from a checkpoint the seed of the training that wrote it, without reading its weights.
-
-    Args:
-        checkpoint (str or PathLike): A checkpoint of mmengine.
-
-    Returns:
-        int or None: The seed, if the checkpoint holds one.
-    """
+    """The seed of the training that wrote a checkpoint, read without the weights; None if the checkpoint has none."""
     return load_file(checkpoint, mmap=find_damage(checkpoint) is None).get('meta', {}).get('seed')

@@ -1,4 +1,4 @@
-"""Config files: reading them, and what we read in them."""
+"""Reading config files and the options that this package adds to them."""
 
 from pathlib import Path
 
@@ -15,11 +15,8 @@ def load_config(path: str, options: dict | None = None) -> Config:
         path (str): The file, or ``package::path`` for one that an installed package carries.
         options (dict, optional): Values by dotted key. Defaults to None.
 
-    Returns:
-        Config: The config.
-
     Raises:
-        UserError: If there is no such file, or if it or one of its bases cannot be read.
+        UserError: If the file does not exist, or if it or one of its bases cannot be read.
     """
     package, prefix, name = path.partition('::')
     if prefix:
@@ -35,21 +32,13 @@ def load_config(path: str, options: dict | None = None) -> Config:
 
 
 def check_action(name: str, value: object) -> None:
-    """Refuse what is neither ``'stop'`` nor ``'skip'``.
-
-    Args:
-        name (str): Name of the option, for the message.
-        value (object): Its value.
-
-    Raises:
-        ValueError: If it is neither.
-    """
+    """Raise a ``ValueError`` that names the option ``name`` unless its value is ``'stop'`` or ``'skip'``."""
     if value not in ('stop', 'skip'):
         raise ValueError(f"{name}={value!r} is not an action; expected 'stop' or 'skip'")
 
 
 def check_limit(name: str, value: object) -> None:
-    """Refuse what is neither None nor a number of seconds above 0; arguments as of :func:`check_action`."""
+    """Raise a ``ValueError`` that names the option ``name`` unless its value is None or seconds above 0."""
     if value is not None and not (isinstance(value, (int, float)) and value > 0):
         raise ValueError(f'{name}={value!r} is not a time; expected a number of seconds above 0')
 
@@ -58,9 +47,7 @@ RELIABILITY = dict(not_finite=check_action, bad_images=check_action, hang_limit=
 
 
 def reliability(cfg: Config) -> dict:
-    """Read what a config says about faults, in the dict ``reliability``.
-
-    It is a shorthand for arguments of hooks in ``default_hooks``.
+    """Read a config's ``reliability``, a shorthand for arguments of hooks in ``default_hooks``.
 
     Args:
         cfg (Config): The config. ``reliability`` may hold
@@ -73,10 +60,10 @@ def reliability(cfg: Config) -> dict:
               or None.
 
     Returns:
-        dict: Those that are given.
+        dict: The options that the config gives.
 
     Raises:
-        UserError: If there is another key, or a value that is none of these.
+        UserError: If there is another key or value.
     """
     given = dict(cfg.get('reliability') or {})
     for key, value in given.items():

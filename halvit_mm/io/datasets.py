@@ -1,22 +1,22 @@
-"""The datasets that a config names: found through wrappers, looked up on the disk, read."""
+"""The datasets that a config names, found through wrappers."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mmengine.config import Config
 
-# Of these datasets of mmpretrain ``split`` is the folder of the images. Of the others it chooses among annotations.
+# Datasets of mmpretrain whose ``split`` is the folder of the images. That of the others chooses among annotations.
 SPLIT_IS_FOLDER = ('ImageNet', 'ImageNet21k')
-# mmpretrain fetches what is missing of these.
+# mmpretrain downloads missing files of these.
 DOWNLOADED = ('MNIST', 'FashionMNIST', 'CIFAR10', 'CIFAR100')
 
 
 def walk_datasets(cfg: Mapping | Sequence | None, key: str = '') -> Iterator[tuple[str, Mapping]]:
-    """The datasets of a data loader, those within wrappers (``RepeatDataset``, ``ConcatDataset`` ...) in their place.
+    """The datasets of a data loader; instead of a ``RepeatDataset``, ``ConcatDataset`` ... those within it.
 
     Args:
         cfg (Mapping or Sequence, optional): Config of a data loader or a dataset, or a list of such.
-        key (str): Where it stands in the whole config. Defaults to ``''``.
+        key (str): Key of ``cfg`` in the whole config. Defaults to ``''``.
 
     Yields:
         tuple[str, Mapping]: Key, such as ``'train_dataloader.dataset.dataset'``, and config of each dataset that reads
@@ -34,20 +34,13 @@ def walk_datasets(cfg: Mapping | Sequence | None, key: str = '') -> Iterator[tup
 
 
 def type_name(cfg: Mapping) -> str:
-    """Name of the class that a config asks for, without its scope; ``type`` may be the class itself."""
+    """Name, without its scope, of the class in ``cfg['type']``, which may be the class itself."""
     kind = cfg.get('type')
     return kind.__name__ if isinstance(kind, type) else str(kind).rpartition('.')[2]
 
 
 def local_files(dataset: Mapping) -> Iterator[Path]:
-    """Files and folders that a dataset reads, as far as its config says so and they are local.
-
-    Args:
-        dataset (Mapping): Config of a dataset, from :func:`walk_datasets`.
-
-    Yields:
-        Path: Each of them, whether it is there or not.
-    """
+    """The local files and folders that the config of a dataset names, existing or not."""
     root = dataset.get('data_root')
     if not root or '://' in root or dataset.get('backend_args') or type_name(dataset) in DOWNLOADED:
         return
@@ -58,29 +51,22 @@ def local_files(dataset: Mapping) -> Iterator[Path]:
 
 
 def class_names(cfg: Config) -> Sequence[str] | None:
-    """Names of the classes that the test dataset's config gives.
+    """Names of the classes in the whole config's test dataset; None if only the dataset's type has them."""
+    return (_test_dataset(cfg).get('metainfo') or {}).get('classes')
 
-    Args:
-        cfg (Config): The whole config.
 
-    Returns:
-        Sequence[str] or None: The names; None where the config leaves them to the dataset's type.
-    """
-    for _, dataset in walk_datasets(cfg.get('test_dataloader')):
-        return (dataset.get('metainfo') or {}).get('classes')
-    return None
+def test_pipeline(cfg: Config) -> list:
+    """Configs of the transforms of the whole config's test dataset; an empty list if there is no such dataset."""
+    return _test_dataset(cfg).get('pipeline', [])
+
+
+def _test_dataset(cfg: Config) -> Mapping:
+    """The first where there are several."""
+    return next((dataset for _, dataset in walk_datasets(cfg.get('test_dataloader'))), {})
 
 
 def with_pipeline(dataset: Mapping, pipeline: list) -> dict:
-    """A dataset's config with another pipeline, which is put into the datasets within wrappers.
-
-    Args:
-        dataset (Mapping): Config of a dataset or a wrapper; it is left as it is.
-        pipeline (list): Configs of the transforms.
-
-    Returns:
-        dict: The new config.
-    """
+    """A copy of a dataset's config with other transforms; those of a wrapper go into the datasets within."""
     if isinstance(dataset.get('dataset'), Mapping):
         return {**dataset, 'dataset': with_pipeline(dataset['dataset'], pipeline)}
     if isinstance(dataset.get('datasets'), (list, tuple)):

@@ -1,4 +1,4 @@
-"""Image files: whether they are whole, and reading them."""
+"""Image files: checks that they are whole, and reading."""
 
 import os
 import warnings
@@ -7,23 +7,23 @@ import mmcv
 import numpy as np
 from PIL import Image
 
-# What a whole file ends with; programs leave a few bytes of their own behind it.
+# First bytes of a format: last bytes of a whole file, after which programs may append a few
 ENDS = {b'\xff\xd8\xff': b'\xff\xd9', b'\x89PNG\r\n\x1a\n': b'IEND'}
 TAIL = 4096
 
 
 def find_image_damage(path: str | os.PathLike, decode: bool = False) -> str | None:
-    """Look whether a file is a whole image.
+    """Check that a file is a whole image.
 
-    OpenCV, which the hosts read with, fills up what an image lacks with grey, without an error. Of JPEG and PNG the end
-    of the file tells; files of other kinds are decoded, by Pillow.
+    Upstream reads with OpenCV, which fills missing parts of an image with grey and raises no error. This function looks
+    at the end of a JPEG or PNG file; Pillow decodes files of other formats.
 
     Args:
         path (str or PathLike): The file.
-        decode (bool): Whether JPEG and PNG are decoded too, which takes as long as to read them. Defaults to False.
+        decode (bool): Whether Pillow decodes JPEG and PNG too, which takes as long as reading them. Defaults to False.
 
     Returns:
-        str or None: What is wrong with it, or None.
+        str or None: What is wrong with the file; None if it is whole.
     """
     try:
         with open(path, 'rb') as file:
@@ -46,27 +46,24 @@ def find_image_damage(path: str | os.PathLike, decode: bool = False) -> str | No
             warnings.simplefilter('ignore')
             image.load()
     except Image.UnidentifiedImageError:
-        return 'is no image'
+        return 'is not an image'
     except Exception as error:
-        return f'is no whole image ({error})'
+        return f'is not a whole image ({error})'
     return None
 
 
 def read_image(path: str | os.PathLike) -> np.ndarray:
-    """Read an image as the hosts do, and make sure that it is whole.
-
-    Args:
-        path (str or PathLike): The file.
+    """Read an image as upstream does, and check that it is whole.
 
     Returns:
         np.ndarray: Shape (H, W, 3), in RGB order.
 
     Raises:
-        ValueError: If it is no image, or only the first part of one.
+        ValueError: If the file is not a whole image.
     """
     if damage := find_image_damage(path, decode=True):
         raise ValueError(f'{path} {damage}')
     picture = mmcv.imread(path)
     if picture is None:
-        raise ValueError(f'{path} is no image that OpenCV reads')
+        raise ValueError(f'{path} is not an image that OpenCV reads')
     return np.ascontiguousarray(picture[..., ::-1])

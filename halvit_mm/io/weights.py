@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from functools import partial
 
 from torch import Tensor, nn
@@ -31,13 +30,9 @@ _RESNET = ((r'^fc\.', 'head.fc.'), (r'^(conv1|bn1|layer\d)\.', r'backbone.\1.'))
 
 
 def to_mmpretrain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the weights of a ViT of timm's or DeiT's own, or of a ResNet of torchvision's or timm's.
+    """Rename the weights of a timm or DeiT ViT, or of a torchvision or timm ResNet, to mmpretrain's names.
 
-    Args:
-        state (Mapping[str, Tensor]): A state dict.
-
-    Returns:
-        dict[str, Tensor]: With mmpretrain's names. One that has them already, or names of neither, is left as it is.
+    A state dict with other names, mmpretrain's among them, keeps its names.
     """
     rules = _VIT if 'blocks.0.attn.qkv.weight' in state else _RESNET if 'layer1.0.conv1.weight' in state else ()
     renamed = {}
@@ -60,95 +55,80 @@ def read_weights(path: str) -> dict[str, Tensor]:
         dict[str, Tensor]: The weights, with mmpretrain's names.
 
     Raises:
-        UserError: If there is no such file, if it is no checkpoint, or if it holds anything but data.
+        UserError: If the file does not exist, is not a checkpoint, or holds anything but data.
     """
     content = load_file(path)
     for key in ('state_dict', 'model'):
         if isinstance(content.get(key), Mapping):
             content = content[key]
     if not all(isinstance(value, Tensor) for value in content.values()):
-        raise UserError(f'checkpoint {path} holds no state dict')
+        raise UserError(f'checkpoint {path} is not a state dict; expected tensors by name')
     return to_mmpretrain({name.removeprefix('module.'): value for name, value in content.items()})
 
 
-@dataclass(frozen=True)
 class Comparison:
-    """How the entries of a state dict differ from those that a model has.
+    """How the entries of a state dict differ from a model's.
 
-    ``num_batches_tracked``, which older files lack and nothing depends on, is left out.
+    ``num_batches_tracked`` is left out: older files lack it and nothing depends on it.
+
+    Args:
+        expected (Mapping[str, Tensor]): The model's state dict.
+        given (Mapping[str, Tensor]): The other state dict.
 
     Attributes:
-        own (Mapping[str, tuple[int, ...]]): Shape of each entry of the model.
-        given (Mapping[str, tuple[int, ...]]): Shape of each entry of the state dict.
+        expected, given (dict[str, tuple[int, ...]]): Shape of each entry.
+        unfilled (list[str]): Entries of the model that ``given`` lacks or has in another shape.
+        reshaped (list[str]): Those that ``given`` has in another shape.
+        unplaced (list[str]): Entries of ``given`` that the model lacks.
     """
 
-    own: Mapping[str, tuple[int, ...]]
-    given: Mapping[str, tuple[int, ...]]
-
-    @classmethod
-    def of(cls, own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> 'Comparison':
-        return cls(
-            *(
-                {name: tuple(value.shape) for name, value in state.items() if not name.endswith('num_batches_tracked')}
-                for state in (own, given)
-            )
+    def __init__(self, expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
+        self.expected, self.given = (
+            {name: tuple(value.shape) for name, value in state.items() if not name.endswith('num_batches_tracked')}
+            for state in (expected, given)
         )
-
-    @property
-    def unfilled(self) -> list[str]:
-        """Entries of the model that the state dict lacks or has in another shape."""
-        return [name for name, shape in self.own.items() if self.given.get(name) != shape]
-
-    @property
-    def unplaced(self) -> list[str]:
-        """Entries of the state dict that the model lacks."""
-        return [name for name in self.given if name not in self.own]
-
-    @property
-    def reshaped(self) -> list[str]:
-        """Entries of both that have two shapes."""
-        return [name for name in self.unfilled if name in self.given]
+        self.unfilled = [name for name, shape in self.expected.items() if self.given.get(name) != shape]
+        self.reshaped = [name for name in self.unfilled if name in self.given]
+        self.unplaced = [name for name in self.given if name not in self.expected]
 
     def __bool__(self) -> bool:
         return bool(self.unfilled or self.unplaced)
 
-    def told(self, first: int = 5, prefix: str = '') -> str:
+    def summary(self, first: int = 5, prefix: str = '') -> str:
         """The first differences in words.
 
         Args:
-            first (int): How many. Defaults to 5.
+            first (int): Number of differences. Defaults to 5.
             prefix (str): Put in front of the names. Defaults to ``''``.
 
         Returns:
-            str: Such as ``'head.bias (3,) instead of (10,); extra.weight has no place'``; empty where there are none.
+            str: Such as ``'head.bias (3,) instead of (10,); extra.weight has no place'``; empty if nothing differs.
         """
-        lines = [
-            f'{prefix}{name} {self.given.get(name, "missing")} instead of {self.own[name]}' for name in self.unfilled
-        ]
+        lines = [f'{prefix}{n} {self.given.get(n, "missing")} instead of {self.expected[n]}' for n in self.unfilled]
         lines += [f'{prefix}{name} has no place' for name in self.unplaced]
         rest = f' and {len(lines) - first} more' if len(lines) > first else ''
         return '; '.join(lines[:first]) + rest
 
 
 def fill(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
-    """Load weights that must fit to the last one.
+    """Load weights, all of which must fit.
 
     Args:
         model (nn.Module): The model.
-        weights (Mapping[str, Tensor]): Its state dict.
-        source (str): Where they come from, for the message.
+        weights (Mapping[str, Tensor]): A state dict.
+        source (str): Origin of the weights, for the message.
 
     Raises:
-        UserError: If names or shapes differ; the model is left as it was.
+        UserError: If names or shapes differ; the model is not changed.
     """
-    if comparison := Comparison.of(model.state_dict(), weights):
+    if comparison := Comparison(model.state_dict(), weights):
         raise UserError(
-            f'{source} is not a checkpoint of this model: {comparison.told()}. {_advice(model, comparison)}'
+            f'{source} is not a checkpoint of this model: {comparison.summary()}. {_advice(model, comparison)}'
         )
     model.load_state_dict(weights, strict=False)
 
 
-# Less of a model than this is no load: what is left would train on as it was drawn.
+# With a smaller fraction filled a model would train on from random weights.
 LEAST_FILLED = 0.9
 
 _reading_file = ContextVar('reading_file', default=False)
@@ -156,7 +136,7 @@ _reading_file = ContextVar('reading_file', default=False)
 
 @contextmanager
 def reading_file() -> Iterator[None]:
-    """Within it, modules under :func:`guard` refuse weights that are another model's."""
+    """A context in which modules under :func:`guard` refuse another model's weights."""
     token = _reading_file.set(True)
     try:
         yield
@@ -165,49 +145,49 @@ def reading_file() -> Iterator[None]:
 
 
 def guard(module: nn.Module) -> None:
-    """Let a module refuse the weights of a file of which fewer than 90 % of its entries can be filled.
+    """Let a module refuse the weights of a file that fills fewer than 90 % of its entries.
 
     Upstream loads what fits and mentions the rest in a warning. Of an untied model's file only norms and embeddings
-    fit a tied one, which would train on as if it had been pretrained. Files are what ``init_cfg=dict(type='Pretrained',
-    ...)`` names, of the module or of a model around it, and what is loaded within :func:`reading_file`. A call of
-    ``load_state_dict`` is left alone.
-
-    Args:
-        module (nn.Module): The module.
+    fit a tied model, which would then train on as if it had been pretrained. The guard acts where
+    ``init_cfg=dict(type='Pretrained', ...)``, of the module or of a model around it, names a file, and within
+    :func:`reading_file`. Other calls of ``load_state_dict`` are not checked.
     """
     module._register_load_state_dict_pre_hook(partial(_refuse_foreign, module))
 
 
 def _refuse_foreign(module: nn.Module, state_dict: Mapping[str, Tensor], prefix: str, *args) -> None:
-    # mmengine's init_weights sets this for as long as it runs.
+    # mmengine's init_weights sets this attribute while it runs.
     if not _reading_file.get() and not hasattr(module, '_params_init_info'):
         return
-    # Without deviations a model is merely tied.
-    own = {prefix + name: value for name, value in module.state_dict().items() if '.deviation.' not in name}
+    # A file of a tied model has no deviations.
+    expected = {prefix + name: value for name, value in module.state_dict().items() if '.deviation.' not in name}
     given = {name: value for name, value in state_dict.items() if name.startswith(prefix)}
-    comparison = Comparison.of(own, given)
+    comparison = Comparison(expected, given)
     shared, unfilled = _shared_matrices(module, prefix), comparison.unfilled
-    # A shared stage of a ResNet has most names of its untied counterpart, and leaves such weights out.
-    if len(unfilled) > (1 - LEAST_FILLED) * len(comparison.own) or (shared and shared <= {*unfilled}):
+    # A shared stage of a ResNet has most names of its untied counterpart, so that only the shared matrix tells them
+    # apart.
+    if len(unfilled) > (1 - LEAST_FILLED) * len(comparison.expected) or (shared and shared <= {*unfilled}):
         raise UserError(
             f'{type(module).__name__} cannot take these weights: {len(unfilled)} of its '
-            f'{len(comparison.own)} entries would stay as they were drawn: {comparison.told(3)}. '
+            f'{len(comparison.expected)} entries would stay as they were drawn: {comparison.summary(3)}. '
             f'{_advice(module, comparison, prefix)}'
         )
 
 
 def _advice(module: nn.Module, comparison: Comparison, prefix: str = '') -> str:
     """The likeliest reason why weights do not fit, and what to do."""
-    own, unfilled, unplaced = {*comparison.own}, {*comparison.unfilled}, comparison.unplaced
+    expected, unplaced = {*comparison.expected}, comparison.unplaced
     shared = _shared_matrices(module, prefix)
-    if any({name.removeprefix(front) for name in unplaced} >= own for front in _fronts(unplaced, own)):
+    shortest = min(expected, key=len, default='')
+    fronts = {name.removesuffix(shortest) for name in unplaced if shortest and name.endswith(f'.{shortest}')}
+    if any({name.removeprefix(front) for name in unplaced} >= expected for front in fronts):
         return (
             'Their names have a prefix. A whole classifier is loaded into a backbone with '
             "init_cfg=dict(type='Pretrained', checkpoint=..., prefix='backbone.')."
         )
-    if shared and unplaced and shared <= unfilled - {*comparison.reshaped}:
+    if shared and unplaced and shared <= {*comparison.unfilled} - {*comparison.reshaped}:
         return (
-            "The weights are the untied counterpart's. tools/tie_checkpoint.py makes a start of them; tie='none' (of a "
+            "The weights are the untied counterpart's. tools/tie_checkpoint.py ties them; tie='none' (of a "
             'ResNet: shared_stages=()) takes them as they are.'
         )
     if not shared and any(name.endswith(('.q_weight', '.kv_weight')) for name in unplaced):
@@ -218,15 +198,9 @@ def _advice(module: nn.Module, comparison: Comparison, prefix: str = '') -> str:
 
 
 def _shared_matrices(module: nn.Module, prefix: str) -> set[str]:
-    """Names of the parameters that are used on the way in and, transposed, on the way out."""
+    """Names of the parameters that a module uses as they are and transposed."""
     return {
         '.'.join(filter(None, (prefix.rstrip('.'), owner, name)))
         for owner, part in module.named_modules()
         for name in getattr(part, 'matrices', ())
     }
-
-
-def _fronts(unplaced: list[str], own: set[str]) -> set[str]:
-    """What stands in front of the model's names in those that have no place."""
-    shortest = min(own, key=len, default='')
-    return {name.removesuffix(shortest) for name in unplaced if name.endswith(f'.{shortest}')} if shortest else set()

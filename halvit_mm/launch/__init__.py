@@ -1,4 +1,4 @@
-"""From a command line to running ranks. Upstream takes seconds to import, so nothing here does before it is needed."""
+"""From a command line to running ranks; upstream, which takes seconds to import, is imported when it is needed."""
 
 from .tool import run_upstream_tool
 

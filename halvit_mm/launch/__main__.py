@@ -1,11 +1,11 @@
-"""``python -m halvit_mm.launch TOOL RANKS CONFIG ...``: what the ``dist_*.sh`` scripts call."""
+"""``python -m halvit_mm.launch TOOL RANKS CONFIG ...``, which the ``dist_*.sh`` scripts call."""
 
 import sys
 
-from halvit_mm.errors import told_in_one_line
+from halvit_mm.errors import errors_in_one_line
 
 from .ranks import main
 
 if __name__ == '__main__':
-    with told_in_one_line():
+    with errors_in_one_line():
         main(sys.argv[1:])

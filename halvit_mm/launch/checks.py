@@ -1,5 +1,3 @@
-"""Refuse a run that cannot succeed before a rank is started."""
-
 import argparse
 import os
 from pathlib import Path
@@ -20,7 +18,7 @@ def check_run(cfg: Config, tool: str, args: argparse.Namespace) -> None:
     Args:
         cfg (Config): The config, with the options of the command line merged.
         tool (str): ``'train'`` or ``'test'``.
-        args (argparse.Namespace): What upstream's parser made of the command line; not every parser has all options.
+        args (argparse.Namespace): From upstream's parser; not every parser has all options.
 
     Raises:
         UserError: If data or a checkpoint is missing, or if an argument does not fit the config or the machine.
@@ -47,6 +45,6 @@ def check_run(cfg: Config, tool: str, args: argparse.Namespace) -> None:
                         f'{loader}: {path} does not exist (looked from {Path.cwd()}); put or link the data there, or '
                         f'name its place with --cfg-options {key}.data_root=...'
                     )
-            # once for all ranks, by what starts them
+            # Once for all ranks, in the process that starts them
             if 'RANK' not in os.environ and type_name(dataset) == 'CocoDataset':
                 check_coco(loader, dataset)

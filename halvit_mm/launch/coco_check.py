@@ -1,4 +1,4 @@
-"""Look through a COCO annotation file before a run, for what upstream would meet late or pass over in silence."""
+"""Check a COCO annotation file before a run for faults that upstream raises late or ignores."""
 
 import json
 import math
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from halvit_mm.errors import UserError
 
-# COCO's own training set has 450 MB, which take many seconds to read and are known to be whole.
+# The file of COCO's training set has 450 MB, takes many seconds to read, and is known to be whole.
 LARGEST_FILE = 64 * 2**20
 
 KEYS = {
@@ -26,9 +26,9 @@ def check_coco(loader: str, dataset: Mapping) -> None:
 
     Raises:
         UserError: If the file is not JSON or lacks a key; if it names an image that is not there; if none of its
-            categories is a class of the dataset; if an annotation belongs to no image, or its box or area is not made
-            of finite numbers; if masks are to be read and an annotation that mmdet keeps has none; if its masks are
-            run-length coded and are to be read with ``poly2mask=False``, for which mmdet ignores them.
+            categories is a class of the dataset; if an annotation belongs to no image, or its box or area has a number
+            that is not finite; if masks are to be read and an annotation that mmdet keeps has none; if its masks are
+            run-length coded and to be read with ``poly2mask=False``, with which mmdet ignores them.
     """
     root = dataset.get('data_root') or ''
     path = Path(root, dataset.get('ann_file') or '')
@@ -39,7 +39,7 @@ def check_coco(loader: str, dataset: Mapping) -> None:
         content = json.loads(path.read_bytes())
     except ValueError as error:
         raise UserError(f'{where} is not a JSON file: {error}') from None
-    # What an evaluation server is given results for (image_info_test-dev2017.json) has no annotations.
+    # The images of an evaluation server (image_info_test-dev2017.json) have no annotations.
     keys = ('images', 'categories') if loader == 'test_dataloader' else KEYS
     for key in keys:
         if not isinstance(content, dict) or key not in content:

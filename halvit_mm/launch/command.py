@@ -1,4 +1,4 @@
-"""The command line of upstream's tools, read by their own parsers."""
+"""Command lines of upstream's tools, read by upstream's parsers."""
 
 import argparse
 import importlib.util
@@ -16,18 +16,18 @@ from halvit_mm import config_path
 from halvit_mm.errors import UserError
 from halvit_mm.io.configs import load_config
 
-# In the order in which their parsers are tried.
+# In the order in which their parsers are tried
 UPSTREAM = ('mmpretrain', 'mmdet')
 
 
 @dataclass
 class Command:
-    """A command line that has been read.
+    """A parsed command line.
 
     Attributes:
         upstream (ModuleType): The tool of the package that the config belongs to.
-        argv (list[str]): What that tool is to be given.
-        args (argparse.Namespace): What its parser made of it, and ``trust_checkpoint``.
+        argv (list[str]): Arguments for that tool.
+        args (argparse.Namespace): The parsed arguments, and ``trust_checkpoint``.
         cfg (Config): The config, with the options of the command line merged.
     """
 
@@ -40,24 +40,24 @@ class Command:
 def parse_command(tool: str, argv: list[str]) -> Command:
     """Parse the arguments of upstream's tool, and read the config that they name.
 
-    The parser is that of the config's ``default_scope``. What the scope is, mmpretrain's parser tells, or another's
-    where mmpretrain's refuses the arguments.
+    The first parser that accepts the arguments finds the config. The parser of the config's ``default_scope`` then
+    reads the arguments.
 
     Args:
         tool (str): ``'train'`` or ``'test'``.
-        argv (list[str]): All arguments of the tool, with ``--trust-checkpoint``, which upstream does not know. The
-            config is a file, or ``package::path`` for one that an installed package carries.
+        argv (list[str]): All arguments of the tool; ``--trust-checkpoint`` is this package's. The config is a file, or
+            ``package::path`` for one that an installed package carries.
 
     Returns:
         Command: The command; its config is a file.
 
     Raises:
         SystemExit: If the parser refuses the arguments (exit code 2), or if they ask for help (exit code 0).
-        UserError: If there is no such config, or if its ``default_scope`` is not a package with such a tool.
+        UserError: If the config does not exist, or if its ``default_scope`` is not a package with such a tool.
     """
-    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    own.add_argument('--trust-checkpoint', action='store_true')
-    trust, argv = own.parse_known_args(argv)
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument('--trust-checkpoint', action='store_true')
+    trust, argv = parser.parse_known_args(argv)
     package, args = _parse_first(tool, argv)
     if '::' in args.config:
         given, (scope, _, name) = args.config, args.config.partition('::')
@@ -73,17 +73,10 @@ def parse_command(tool: str, argv: list[str]) -> Command:
 
 
 def load_upstream_tool(package: str, tool: str) -> ModuleType:
-    """Import the file that a package of upstream carries for mim.
-
-    Args:
-        package (str): ``'mmpretrain'`` or ``'mmdet'``.
-        tool (str): ``'train'`` or ``'test'``.
-
-    Returns:
-        ModuleType: The tool.
+    """Import ``tools/train.py`` or ``tools/test.py`` from the files that mmpretrain or mmdet carries for mim.
 
     Raises:
-        UserError: If there is no such package, or if it carries no such tool.
+        UserError: If the package is not installed, or if it carries no such tool.
     """
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
@@ -104,24 +97,24 @@ def load_upstream_tool(package: str, tool: str) -> ModuleType:
 
 
 def _parse_first(tool: str, argv: list[str]) -> tuple[str, argparse.Namespace]:
-    """The first package whose parser accepts the arguments, and what it makes of them; else the first refusal."""
+    """The first package whose parser accepts the arguments, and the parsed arguments; exits with the first refusal."""
     refusals = []
     for package in [name for name in UPSTREAM if importlib.util.find_spec(name)] or UPSTREAM[:1]:
         upstream = load_upstream_tool(package, tool)
         try:
-            with redirect_stderr(io.StringIO()) as said:
+            with redirect_stderr(io.StringIO()) as errors:
                 return package, _parse(upstream, tool, argv)
         except SystemExit as end:
             if not end.code:
                 print('\nof halvit_mm:\n  --trust-checkpoint    load and execute a checkpoint that carries code')
                 raise
-            refusals.append(said.getvalue())
+            refusals.append(errors.getvalue())
     sys.stderr.write(refusals[0])
     sys.exit(2)
 
 
 def _parse(upstream: ModuleType, tool: str, argv: list[str]) -> argparse.Namespace:
-    """Call ``parse_args``, which reads ``sys.argv`` and sets ``LOCAL_RANK``, and leave both as they were."""
+    """Call ``parse_args``, which reads ``sys.argv`` and sets ``LOCAL_RANK``, and restore both."""
     process_argv, local_rank = sys.argv, os.environ.get('LOCAL_RANK')
     sys.argv = [f'{tool}.py', *argv]
     try:

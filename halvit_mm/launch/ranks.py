@@ -17,17 +17,7 @@ from .command import parse_command
 
 
 def check_ranks(ranks: int, node_rank: int, master_addr: str, port: int) -> None:
-    """Refuse what would only fail once all ranks have been started.
-
-    Args:
-        ranks (int): Ranks on this machine.
-        node_rank (int): Number of this machine.
-        master_addr (str): Address of the machine of rank 0.
-        port (int): Port of the rendezvous on that machine.
-
-    Raises:
-        UserError: If there are fewer GPUs than ranks, or if the port is taken.
-    """
+    """Raise a :class:`UserError` if this machine has fewer GPUs than ranks, or if the rendezvous port is taken."""
     if ranks < 1:
         raise UserError(f'{ranks} is not a number of ranks; expected at least 1')
     gpus = torch.cuda.device_count()
@@ -59,7 +49,7 @@ def main(argv: list[str]) -> None:
             the tool's own arguments, the config first.
 
     Raises:
-        UserError: If the ranks cannot be had, or if the tool would refuse its config.
+        UserError: If the ranks cannot be started, if one of them fails, or if the tool would refuse its config.
     """
     if len(argv) < 3:
         raise UserError(
@@ -92,8 +82,8 @@ def main(argv: list[str]) -> None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
         os.environ.setdefault('OMP_NUM_THREADS', str(max(1, cores // ranks)))
     if restarts:
-        # Machines that come back meet again at the first one's port, and the ranks at a new one each time: in the store
-        # of the time before they would find the addresses of the dead.
+        # Restarted machines meet at the first machine's port, and restarted ranks at a new port each time: a store kept
+        # from the attempt before has the addresses of dead ranks.
         os.environ['TORCH_DISABLE_SHARE_RDZV_TCP_STORE'] = '1'
         meeting = [
             '--rdzv-backend=c10d',
@@ -120,11 +110,11 @@ def main(argv: list[str]) -> None:
         how = f'exit code {failure.exitcode}'
         if failure.exitcode < 0:
             how = f'signal {-failure.exitcode} ({signal.strsignal(-failure.exitcode)})'
-        raise UserError(f'rank {rank} ended with {how}; what it said is above') from None
+        raise UserError(f'rank {rank} ended with {how}; its output is above') from None
 
 
 def _take_max_restarts(argv: list[str]) -> tuple[int, list[str]]:
-    """Take the one argument that is torchrun's out of the tool's."""
+    """Take torchrun's one argument out of the tool's arguments."""
     parser = argparse.ArgumentParser(prog='dist_train.sh', add_help=False, allow_abbrev=False)
     parser.add_argument('--max-restarts', type=int, default=0)
     args, others = parser.parse_known_args(argv)

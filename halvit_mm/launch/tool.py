@@ -1,27 +1,25 @@
-"""Run a config with upstream's own tools."""
-
 import gc
 import sys
 
 from torch import distributed as dist
 
-from halvit_mm.errors import told_in_one_line
+from halvit_mm.errors import errors_in_one_line
 
 from .checks import check_run
 from .command import parse_command
 
 
 def run_upstream_tool(tool: str, argv: list[str] | None = None) -> None:
-    """Run a config with upstream's own tool and its command line.
+    """Run a config with upstream's tool and its command line.
 
-    The tool is the file that the package of the config's ``default_scope`` carries for mim. The runner is the config's
-    ``runner_type``, or :class:`halvit_mm.train.ResumableRunner` where the config names none.
+    The package of the config's ``default_scope`` carries the tool for mim. The runner is the config's ``runner_type``,
+    or :class:`halvit_mm.train.ResumableRunner` if the config names none.
 
     Args:
         tool (str): ``'train'`` or ``'test'``.
         argv (list[str], optional): Arguments of the tool. Defaults to those of the process.
     """
-    with told_in_one_line():
+    with errors_in_one_line():
         command = parse_command(tool, sys.argv[1:] if argv is None else argv)
         check_run(command.cfg, tool, command.args)
         from halvit_mm.io.checkpoints import read_only_data  # imports torch's serialization and mmengine's runner
@@ -29,11 +27,11 @@ def run_upstream_tool(tool: str, argv: list[str] | None = None) -> None:
         read_only_data(trust=command.args.trust_checkpoint)
         sys.argv[1:] = command.argv
         if 'runner_type' not in command.cfg:
-            # With `=` the option takes one value, whatever follows; upstream's parser adds the user's own pairs.
+            # With `=` the option takes one value, whatever follows; upstream's parser adds the user's pairs.
             sys.argv.insert(1, '--cfg-options=runner_type=halvit_mm.ResumableRunner')
         command.upstream.main()
     if dist.is_initialized():
-        # A thread of gloo's that is still busy as the interpreter ends aborts a rank that has done its work. The group
-        # joins its threads, but not before the runner is gone, whose model holds it.
+        # A gloo thread that is busy when the interpreter ends aborts a rank that has finished. Destroying the group
+        # joins its threads, but only after the runner is collected, whose model holds the group.
         gc.collect()
         dist.destroy_process_group()

@@ -1,3 +1,5 @@
+from halvit_mm.layers import SharedBottleneckStage, TiedFFN, TiedMultiheadAttention
+
 from . import tied_model
 from .backbones import HaLViT, SharedStageResNet
 from .classifiers import DistilledClassifier
@@ -7,7 +9,10 @@ __all__ = [
     'DistilledClassifier',
     'GlobalAveragePooling',
     'HaLViT',
+    'SharedBottleneckStage',
     'SharedStageResNet',
+    'TiedFFN',
+    'TiedMultiheadAttention',
     'ViTPyramid',
     'tied_model',
 ]

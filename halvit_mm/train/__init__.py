@@ -1,14 +1,12 @@
-from .hooks import (
-    AnnealTyingHook,
-    BadImageHook,
-    FiniteStepHook,
-    HangHook,
-    IterationSeedHook,
-    LabelHook,
-    LogHistoryHook,
-    PretrainedBackboneHook,
-    WholeCheckpointHook,
-)
+from .hooks.anneal import AnnealTyingHook
+from .hooks.bad_images import BadImageHook
+from .hooks.checkpoint import WholeCheckpointHook
+from .hooks.finite import FiniteStepHook
+from .hooks.hang import HangHook
+from .hooks.history import LogHistoryHook
+from .hooks.labels import LabelHook
+from .hooks.pretrained import PretrainedBackboneHook
+from .hooks.seeds import IterationSeedHook
 from .layer_decay import LayerDecayOptimWrapperConstructor
 from .loops import ResumableEpochTrainLoop, ResumableIterTrainLoop
 from .runner import ResumableRunner

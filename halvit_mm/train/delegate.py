@@ -1,9 +1,5 @@
 class Delegate:
-    """Base of a wrapper: its length, and what attributes it does not have, are those of the object that it wraps.
-
-    Attributes:
-        delegate (str): Name of the attribute that holds the object.
-    """
+    """Base of a wrapper that forwards ``len`` and missing attributes to its attribute named ``delegate``."""
 
     delegate: str
 
@@ -11,7 +7,7 @@ class Delegate:
         return len(getattr(self, self.delegate))
 
     def __getattr__(self, name: str):
-        # A copy is asked for attributes before it has any.
+        # copy and pickle ask a new object for attributes before it has any.
         if name == self.delegate:
             raise AttributeError(name)
         return getattr(getattr(self, self.delegate), name)

@@ -9,10 +9,10 @@ from halvit_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class LayerDecayOptimWrapperConstructor(LearningRateDecayOptimWrapperConstructor):
-    """Learning rates that fall with depth, in detectors too.
+    """Learning rates that decrease towards the first layer, in detectors too.
 
-    mmpretrain's constructor, of which every option has the same meaning here, asks the whole model for the depth of
-    a parameter. A detector of mmdet has no answer; its backbone has. Necks and heads get the full rate.
+    mmpretrain's constructor, whose options have the same meaning here, calls the model's ``get_layer_depth``. mmdet's
+    detectors have no such method; here the backbone's is called. Necks and heads get the full rate.
 
     Source: "Exploring Plain Vision Transformer Backbones for Object Detection" (ViTDet, `arXiv 2203.16527
     <https://arxiv.org/abs/2203.16527>`_, appendix), for the use of layer-wise decay in detection.

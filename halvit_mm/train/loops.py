@@ -1,8 +1,8 @@
-"""Training loops that go on in the middle of an epoch, without reading the data that came before.
+"""Training loops that resume in the middle of an epoch, without reading the data before.
 
-Upstream's samplers deal a list that all ranks have in common out to the ranks in turn, so what has been trained on is
-the first part of that list, whatever the number of ranks and the size of a batch. Its length is a *place*; it is kept
-in each checkpoint, and a run that is resumed goes on there.
+Upstream's samplers deal the samples of a list that all ranks have in common to the ranks in turn. The samples that a
+run has trained on are the first part of that list, whatever the number of ranks and the size of a batch. A *place* is
+the length of that part. Each checkpoint keeps its place, and a resumed run continues there.
 """
 
 import logging
@@ -21,12 +21,12 @@ from .delegate import Delegate
 
 
 class ResumableBatchSampler(Delegate, Sampler):
-    """A batch sampler of upstream's, which can begin in the middle of an epoch.
+    """A batch sampler of upstream that can begin in the middle of an epoch.
 
     Args:
         sampler (Sampler): Chooses the samples.
         batch_size (int): Samples in a batch.
-        batch_sampler (dict): Config of the batch sampler.
+        batch_sampler (dict): Config of upstream's batch sampler.
     """
 
     delegate = 'batch_sampler'
@@ -47,14 +47,11 @@ class ResumableBatchSampler(Delegate, Sampler):
 
 
 class _Place:
-    """Where a training is in its data.
-
-    Args:
-        dataloader (DataLoader): From a config of :func:`halvit_mm.train.seeds.seed_by_place`.
+    """The place of a training in the data of a loader from :func:`halvit_mm.train.seeds.seed_by_place`.
 
     Attributes:
-        epoch (int): How often the data has been gone through.
-        samples (int): Samples of the list that all ranks have in common that this epoch began behind.
+        epoch (int): Completed passes over the data.
+        samples (int): Samples of the common list before the first one of this run in this epoch.
         batches (int): Batches of each rank since then.
     """
 
@@ -62,7 +59,7 @@ class _Place:
         self.dataloader = dataloader
         self.regroups = isinstance(dataloader.batch_sampler, ResumableBatchSampler)
         self.sampler = dataloader.batch_sampler.sampler if self.regroups else dataloader.sampler
-        # A data loader that was not made of a config may have batches of any size.
+        # A data loader that was not built from a config may have batches of any size.
         self.batch_size = getattr(dataloader.batch_sampler, 'batch_size', None) or 1
         self.total_batch = self.batch_size * get_world_size()
         self.enter(0)
@@ -71,7 +68,7 @@ class _Place:
         self.epoch, self.samples, self.batches = epoch, samples, 0
 
     def state(self) -> dict[str, int]:
-        """What a checkpoint keeps."""
+        """The dict that a checkpoint keeps."""
         return dict(
             epoch=self.epoch,
             samples=self.samples + self.batches * self.total_batch,
@@ -81,7 +78,7 @@ class _Place:
         )
 
     def resume(self, state: dict[str, int]) -> None:
-        """Take the place of a checkpoint, or the epoch's beginning where the list is another one."""
+        """Go to the place of a checkpoint, or to the epoch's beginning if the list has changed."""
         now, samples = self.state(), state['samples']
         words = dict(images='the images', total_batch='the images of a step', batches='the steps of an epoch')
         changed = [f'{words[key]} were {state[key]} and are {now[key]}' for key in words if state[key] != now[key]]
@@ -89,12 +86,12 @@ class _Place:
             samples = 0
         if changed:
             begins = f'goes on behind image {samples}' if samples else 'begins'
-            told = f'Resumed: {", ".join(changed)}; epoch {state["epoch"] + 1} {begins}'
-            print_log(told, logger='current', level=logging.WARNING)
+            message = f'Resumed: {", ".join(changed)}; epoch {state["epoch"] + 1} {begins}'
+            print_log(message, logger='current', level=logging.WARNING)
         self.enter(state['epoch'], samples)
 
     def begin(self) -> int:
-        """Let the next pass over the data loader begin here; give the number of batches that it leaves out."""
+        """Let the next pass over the data loader begin here; return the number of batches before."""
         if not self.samples:
             return 0
         if self.regroups:
@@ -109,9 +106,9 @@ class _Place:
 
 @LOOPS.register_module()
 class ResumableEpochTrainLoop(EpochBasedTrainLoop):
-    """mmengine's ``EpochBasedTrainLoop``, which resumes in the middle of an epoch too.
+    """mmengine's ``EpochBasedTrainLoop``, which also resumes from a checkpoint of the middle of an epoch.
 
-    A checkpoint that ``CheckpointHook(by_epoch=False)`` writes between two ends of epochs is one.
+    ``CheckpointHook(by_epoch=False)`` writes such checkpoints.
     """
 
     def __init__(self, *args, **kwargs) -> None:
@@ -119,10 +116,7 @@ class ResumableEpochTrainLoop(EpochBasedTrainLoop):
         self._place = _Place(self.dataloader)
 
     def place(self, by_epoch: bool) -> dict[str, int]:
-        """The place in the data for a checkpoint.
-
-        Args:
-            by_epoch (bool): Whether the checkpoint is one of the end of an epoch.
+        """The place in the data for a checkpoint, which is that of an epoch's end if ``by_epoch``.
 
         Returns:
             dict[str, int]: ``epoch``, ``samples``, ``total_batch``, ``images`` and ``batches`` of an epoch.
@@ -131,23 +125,23 @@ class ResumableEpochTrainLoop(EpochBasedTrainLoop):
         return {**state, 'epoch': self._epoch + 1, 'samples': 0} if by_epoch else state
 
     def resume(self, place: dict[str, int] | None) -> bool:
-        """Go on at the place of a checkpoint, after epoch and iteration have been set.
+        """Continue at the place of a checkpoint, after the runner has set epoch and iteration.
 
         Args:
-            place (dict[str, int], optional): What :meth:`place` gave; None of a checkpoint that has none.
+            place (dict[str, int], optional): From :meth:`place`; None if the checkpoint has none.
 
         Returns:
-            bool: Whether an epoch has another number of iterations now.
+            bool: Whether the number of iterations of an epoch has changed.
         """
         if place is None:
-            # Of mmengine's own checkpoints only the length of an epoch is known.
+            # mmengine's checkpoints hold the length of an epoch only.
             info, now = self.runner.message_hub.runtime_info, self._place.state()
             length = info.get('max_iters', 0) // info.get('max_epochs', 1) or now['batches']
             batches = self._iter - self._epoch * length if length == now['batches'] else 0
             place = {**now, 'epoch': self._epoch, 'samples': batches * now['total_batch'], 'batches': length}
         self._place.resume(place)
         left_out = self._place.begin()
-        # The iterations before may have been of other batches.
+        # The iterations before may have had batches of another size.
         self._max_iters = self._iter + (self._max_epochs - self._epoch) * len(self.dataloader) - left_out
         return len(self.dataloader) != place['batches']
 
@@ -185,7 +179,7 @@ class _ResumableIterator(_InfiniteDataloaderIterator):
 
 @LOOPS.register_module()
 class ResumableIterTrainLoop(IterBasedTrainLoop):
-    """mmengine's ``IterBasedTrainLoop``, which leaves out what was trained on already with samplers of epochs too."""
+    """mmengine's ``IterBasedTrainLoop``, which resumes behind the samples trained on with samplers of epochs too."""
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
@@ -196,7 +190,7 @@ class ResumableIterTrainLoop(IterBasedTrainLoop):
         return self.dataloader_iterator.place.state()
 
     def resume(self, place: dict[str, int] | None) -> bool:
-        """As :meth:`ResumableEpochTrainLoop.resume`; a schedule counts iterations in any case."""
+        """As :meth:`ResumableEpochTrainLoop.resume`; returns False, since schedules count iterations here."""
         here = self.dataloader_iterator.place
         if getattr(self, 'fast_forward_on_resume', False):
             return False

@@ -1,4 +1,4 @@
-"""Ranks without an accelerator, which mmengine cannot join by itself."""
+"""Process groups without an accelerator, which mmengine cannot join."""
 
 import os
 import subprocess
@@ -14,14 +14,14 @@ from halvit_mm.errors import UserError
 def join_ranks(launcher: str, dist_cfg: dict) -> None:
     """Join the process group of a run, over gloo on a machine without an accelerator.
 
-    mmengine can only join with CUDA devices: it sets the current one. It leaves a group alone that exists already.
+    mmengine sets the current CUDA device when it joins a group, and keeps a group that exists already.
 
     Args:
         launcher (str): ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
         dist_cfg (dict): ``env_cfg.dist_cfg`` of the config: ``backend``, which is for GPUs, and ``timeout`` in seconds.
 
     Raises:
-        UserError: If the launcher's variables are not there.
+        UserError: If the launcher's environment variables are missing.
     """
     if launcher == 'none' or dist.is_initialized():
         return
@@ -34,16 +34,13 @@ def join_ranks(launcher: str, dist_cfg: dict) -> None:
 
 
 def wrapper_for_cpu(model_wrapper_cfg: dict | None, find_unused_parameters: bool = False) -> dict:
-    """Config of the distributed wrapper of a model on CPU ranks.
+    """The config of a model's distributed wrapper, completed for CPU ranks.
 
-    mmengine hands DistributedDataParallel the number of a CUDA device, where the config does not say otherwise.
+    mmengine passes DistributedDataParallel the number of a CUDA device unless the config has ``device_ids``.
 
     Args:
-        model_wrapper_cfg (dict, optional): The config's own; it is left as it is.
-        find_unused_parameters (bool): Of the config, for the default wrapper. Defaults to False.
-
-    Returns:
-        dict: The config, completed.
+        model_wrapper_cfg (dict, optional): The wrapper of the run's config; it is not changed.
+        find_unused_parameters (bool): Option of the default wrapper. Defaults to False.
     """
     default = dict(
         type='MMDistributedDataParallel', broadcast_buffers=False, find_unused_parameters=find_unused_parameters
@@ -53,7 +50,7 @@ def wrapper_for_cpu(model_wrapper_cfg: dict | None, find_unused_parameters: bool
 
 def _rendezvous_pytorch() -> None:
     if 'RANK' not in os.environ:
-        raise UserError('--launcher pytorch, but no rank was started by torchrun; use tools/dist_train.sh')
+        raise UserError('--launcher pytorch needs ranks that torchrun starts; use tools/dist_train.sh')
 
 
 def _rendezvous_slurm() -> None:
@@ -62,8 +59,8 @@ def _rendezvous_slurm() -> None:
     os.environ['LOCAL_RANK'] = os.environ['SLURM_LOCALID']
     os.environ.setdefault('MASTER_PORT', '29500')
     if 'MASTER_ADDR' not in os.environ:
-        hosts = subprocess.check_output(['scontrol', 'show', 'hostnames', os.environ['SLURM_NODELIST']], text=True)
-        os.environ['MASTER_ADDR'] = hosts.split()[0]
+        machines = subprocess.check_output(['scontrol', 'show', 'hostnames', os.environ['SLURM_NODELIST']], text=True)
+        os.environ['MASTER_ADDR'] = machines.split()[0]
 
 
 def _rendezvous_mpi() -> None:

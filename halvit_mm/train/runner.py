@@ -1,4 +1,4 @@
-"""mmengine's runner, made to keep what it has."""
+"""mmengine's runner, with runs that resume where they were cut."""
 
 import os
 from collections.abc import Callable
@@ -40,19 +40,19 @@ _RESUMABLE_LOOPS = dict(EpochBasedTrainLoop=ResumableEpochTrainLoop, IterBasedTr
 class ResumableRunner(Runner):
     """mmengine's runner, on CPU ranks too, and with runs that can be cut anywhere and resumed.
 
-    A config asks for it by ``runner_type='halvit_mm.ResumableRunner'``, under upstream's own tools too. It takes
-    mmengine's arguments, by keyword, and differs in these points:
+    A config selects it by ``runner_type='halvit_mm.ResumableRunner'``, under upstream's tools too. It takes mmengine's
+    arguments, by keyword, and differs in these points:
 
-    - without an accelerator the ranks talk over gloo;
-    - checkpoints are read as data: what carries code is refused;
-    - a checkpoint appears under its name only when it is whole and its weights are finite, none is deleted before, and
-      resuming takes the last whole one, in the middle of an epoch too, on any number of ranks;
-    - augmentations, dropout and their like depend on the seed, the epoch, the sample's place and the iteration
-      alone (see :mod:`halvit_mm.train.seeds`), so that a resumed run repeats the one that was not cut;
-    - the hooks of :func:`halvit_mm.train.hooks.default_hooks` are added, where ``default_hooks`` does not replace them
-      or, by None, leave them out.
+    - ranks without an accelerator communicate over gloo;
+    - checkpoints are read as data, and refused if they carry code;
+    - a checkpoint gets its name once it is whole and its weights are finite, and none is deleted before that;
+    - a run resumes from the last whole checkpoint, in the middle of an epoch too, on any number of ranks;
+    - augmentations, dropout and other randomness depend only on the seed, the epoch, the sample's place and the
+      iteration (see :mod:`halvit_mm.train.seeds`), so that a resumed run repeats one that was not cut;
+    - it has the hooks of :func:`halvit_mm.train.hooks.default_hooks`, which the config's ``default_hooks`` may replace
+      or, with None, remove.
 
-    The config that is written into the work directory is the one that was given.
+    The config is written into the work directory as it was given.
     """
 
     def __init__(self, model: nn.Module | dict, work_dir: str, **options) -> None:
@@ -65,7 +65,7 @@ class ResumableRunner(Runner):
 
     @staticmethod
     def _resumed(work_dir: str, load_from: str | None = None, randomness: dict | None = None, **_) -> dict:
-        """The options of a run that is resumed: from which file, with which seed."""
+        """The options of a resumed run: its checkpoint and its seed."""
         load_from, seed = _from_the_first_rank(_find_resumed, load_from, work_dir)
         if load_from is None:
             print_log(f'No whole checkpoint in {work_dir}: training starts from the beginning.')
@@ -131,14 +131,14 @@ class ResumableRunner(Runner):
 
 
 def _checked(dataloader: dict, bad_images: str = 'stop') -> dict:
-    """Config of a data loader whose images are looked at before they are decoded."""
+    """Config of a data loader whose images are checked before they are decoded."""
     if dataloader['dataset'].get('type') is CheckedDataset:
         return dataloader
     return {**dataloader, 'dataset': dict(type=CheckedDataset, dataset=dataloader['dataset'], bad_images=bad_images)}
 
 
 def _from_the_first_rank(function: Callable, *args):
-    """Call a function on the first rank, and return on every rank what it returned or raise what it raised."""
+    """Call a function on the first rank; return its result, or raise its :class:`UserError`, on every rank."""
     answer = [None, None]
     if is_main_process():
         try:

@@ -7,10 +7,10 @@ from mmengine.optim import _ParamScheduler
 
 
 class Beginning:
-    """What schedules and the optimizer's values that they set are before the first iteration.
+    """The state of schedules, and of the optimizer's values that they set, before the first iteration.
 
     Args:
-        schedules (Sequence[_ParamScheduler]): The schedules, as they are built.
+        schedules (Sequence[_ParamScheduler]): New schedules.
         configs (Sequence[dict] or dict): Their configs.
     """
 
@@ -27,14 +27,14 @@ class Beginning:
         }
 
     def replay(self, epochs: int, iterations: int, length: int) -> None:
-        """Take the schedules to where the run is, as if its epochs had always had the length that they have now.
+        """Step the schedules to a place of the run, as if its epochs had always had their present length.
 
-        mmengine's schedules change a value by what it was, so that it cannot be looked up. One that counts iterations
-        by the config, and was not converted from epochs, keeps its count.
+        mmengine's schedules compute a value from the value before, so that all steps have to be repeated. A schedule
+        that counts iterations in the config, and was not converted from epochs, keeps its count.
 
         Args:
-            epochs (int): Epochs that are done.
-            iterations (int): Iterations that are done, all epochs together, of the present length.
+            epochs (int): Completed epochs.
+            iterations (int): Completed iterations of all epochs, in epochs of the present length.
             length (int): Iterations of an epoch.
         """
         if not any(self.converted):

@@ -1,9 +1,8 @@
-"""Randomness as a function of place: which sample of which epoch, which iteration on which rank.
+"""Seeds that follow from the place in a training: sample and epoch, iteration and rank.
 
-mmengine seeds every process once and lets the generators run. A training that was cut and resumed then goes
-on with other augmentations and other dropout masks than the one that was never cut. Here each sample is
-augmented, and each iteration is run, from a seed that depends on nothing but its place in the training, so
-that no state of a generator has to be kept, whatever the number of loader workers.
+mmengine seeds every process once. A resumed training then has other augmentations and dropout masks than one that was
+not cut. Here the seed of each sample and of each iteration depends on its place in the training only. No state of a
+generator has to be kept, whatever the number of loader workers.
 """
 
 import random
@@ -22,7 +21,7 @@ from .loops import ResumableBatchSampler
 
 
 class SeededIndex(int):
-    """The index of a sample in its dataset, with the seed from which it is to be augmented this time."""
+    """The index of a sample in its dataset, with the seed of its augmentation."""
 
     seed: int
 
@@ -34,13 +33,13 @@ class SeededIndex(int):
 
 
 class SeededSampler(Delegate, Sampler):
-    """A sampler that gives each index of another sampler the seed of its place in the training.
+    """A sampler that adds to each index of another sampler the seed of its place in the training.
 
     Args:
         dataset (Dataset): The dataset.
         sampler (dict): Config of the sampler that chooses the indices.
         sample_seed (int): Seed of the training.
-        seed (int, optional): Seed for the choice of indices, handed on to ``sampler``. Defaults to None.
+        seed (int, optional): Seed of ``sampler``, for the choice of indices. Defaults to None.
     """
 
     delegate = 'sampler'
@@ -56,18 +55,17 @@ class SeededSampler(Delegate, Sampler):
     def __iter__(self) -> Iterator[SeededIndex]:
         begin, self._begin = self._begin, 0
         seed = lambda i: seed_of(self.sample_seed, self._epoch, i * self._world_size + self._rank)  # noqa: E731
-        # The list that all ranks have in common is dealt out to them in turn: with the place in that list a sample's
-        # seed is the same for any number of ranks.
+        # The place of a sample in the common list, and so its seed, is the same for any number of ranks.
         rounds, behind = divmod(begin, self._world_size)
         first = rounds + (self._rank < behind)
-        count, own = 0, None
+        count, first_index = 0, None
         for count, index in enumerate(self.sampler, start=1):
-            own = index if own is None else own
+            first_index = index if first_index is None else first_index
             if count > first:
                 yield SeededIndex.of(index, seed(count - 1))
         if self._rank < behind and rounds < count:
-            # One fewer is left for this rank than for others: as upstream does, the list is filled up from its start.
-            yield SeededIndex.of(own, seed(count))
+            # This rank has one sample fewer than others: as upstream does, the list is filled up from its start.
+            yield SeededIndex.of(first_index, seed(count))
 
     def set_epoch(self, epoch: int) -> None:
         self._epoch = epoch
@@ -75,18 +73,12 @@ class SeededSampler(Delegate, Sampler):
             self.sampler.set_epoch(epoch)
 
     def begin_at(self, place: int) -> None:
-        """Leave out the first samples of the next epoch.
-
-        Args:
-            place (int): How many, of the list that all ranks have in common.
-        """
+        """Begin the next epoch behind the first ``place`` samples of the list that all ranks have in common."""
         self._begin = place
 
 
 class SeededDataset(Delegate, Dataset):
-    """A dataset that augments each sample from the seed that comes with its index.
-
-    The generators of Python, NumPy and torch are given back as they were found.
+    """A dataset that augments each sample from the seed of its index, and then restores all generators.
 
     Args:
         dataset (dict): Config of the dataset.
@@ -105,15 +97,7 @@ class SeededDataset(Delegate, Dataset):
 
 
 def seed_by_place(dataloader: dict, seed: int) -> dict:
-    """Config of a data loader whose samples are augmented from the seed of their place in the training.
-
-    Args:
-        dataloader (dict): Config of a data loader; it is left as it is.
-        seed (int): Seed of the training.
-
-    Returns:
-        dict: The new config.
-    """
+    """A copy of a data loader's config in which samples get seeds by place, from the seed of the training."""
     seeded = {
         **dataloader,
         'dataset': dict(type=SeededDataset, dataset=dataloader['dataset']),

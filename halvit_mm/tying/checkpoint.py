@@ -69,9 +69,9 @@ def tie_weights(plain: nn.Module, tied: nn.Module, way: str = 'products') -> lis
     inside = tuple(f'{name}.' for name, *_ in pairs)
     ours, given = tied.state_dict(), plain.state_dict()
     outside = ({name: v for name, v in state.items() if not name.startswith(inside)} for state in (ours, given))
-    differences = Comparison.of(*outside).told()
+    differences = Comparison(*outside).summary()
     for name, module, reference in pairs:
-        differences = differences or Comparison.of(*_forms(module, reference)).told(prefix=f'{name}.')
+        differences = differences or Comparison(*_forms(module, reference)).summary(prefix=f'{name}.')
     if differences:
         raise UserError(f'the source model is not the plain form of the target model: {differences}')
 

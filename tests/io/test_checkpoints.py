@@ -156,7 +156,7 @@ def test_files_that_are_no_checkpoints():
     with pytest.raises(UserError, match=r'absent\.pth does not exist'):
         load_file('absent.pth')
     torch.save([1, 2], 'x.pth')
-    with pytest.raises(UserError, match='holds a list; a checkpoint is a dict'):
+    with pytest.raises(UserError, match='holds a list; expected a dict'):
         load_file('x.pth')
 
 

@@ -112,12 +112,12 @@ def test_comparison():
     model = nn.BatchNorm1d(3)
     given = {**model.state_dict(), 'bias': torch.zeros(4), 'extra': torch.zeros(1)}
     del given['weight'], given['num_batches_tracked']
-    comparison = Comparison.of(model.state_dict(), given)
-    assert comparison.told() == 'weight missing instead of (3,); bias (4,) instead of (3,); extra has no place'
-    assert comparison.told(1, prefix='x.') == 'x.weight missing instead of (3,) and 2 more'
+    comparison = Comparison(model.state_dict(), given)
+    assert comparison.summary() == 'weight missing instead of (3,); bias (4,) instead of (3,); extra has no place'
+    assert comparison.summary(1, prefix='x.') == 'x.weight missing instead of (3,) and 2 more'
     with pytest.raises(UserError, match='there is not a checkpoint of this model: weight missing'):
         fill(model, given, 'there')
-    assert not Comparison.of(model.state_dict(), model.state_dict())
+    assert not Comparison(model.state_dict(), model.state_dict())
 
 
 def test_timm_and_torchvision_are_read(tmp_path):

@@ -203,7 +203,7 @@ def images(large: bool = True) -> Iterator[tuple[str, str, bytes, tuple[int, int
     yield 'JPEG, cut in the middle', 'a.jpg', jpeg[: len(jpeg) // 2], 'is cut'
     yield 'JPEG, cut by a byte', 'a.jpg', jpeg[:-1], 'is cut'
     yield 'JPEG, its first three bytes', 'a.jpg', jpeg[:3], 'is cut'
-    yield 'JPEG, zeros behind the head', 'a.jpg', jpeg[:20] + bytes(len(jpeg) - 22) + jpeg[-2:], 'is no image'
+    yield 'JPEG, zeros behind the head', 'a.jpg', jpeg[:20] + bytes(len(jpeg) - 22) + jpeg[-2:], 'is not an image'
     yield 'PNG, grey', 'a.png', encoded('PNG', 'L'), hw
     yield 'PNG, black and white', 'a.png', encoded('PNG', '1'), hw
     yield 'PNG with a palette', 'a.png', encoded('PNG', 'P'), hw
@@ -213,29 +213,29 @@ def images(large: bool = True) -> Iterator[tuple[str, str, bytes, tuple[int, int
     yield 'PNG of 1 x 1', 'a.png', encoded('PNG', 'RGB', (1, 1)), (1, 1)
     yield 'PNG, cut in the middle', 'a.png', png[: len(png) // 2], 'is cut'
     yield 'PNG without its end', 'a.png', png[:-12], 'is cut'
-    yield 'PNG, bytes changed within', 'a.png', changed(png, len(png) // 2, b'\x55' * 8), 'is no image'
-    yield 'PNG of no pixels', 'a.png', changed(png, 16, bytes(8)), 'is no image'
+    yield 'PNG, bytes changed within', 'a.png', changed(png, len(png) // 2, b'\x55' * 8), 'is not an image'
+    yield 'PNG of no pixels', 'a.png', changed(png, 16, bytes(8)), 'is not an image'
     yield (
         'PNG that says 2,000,000,000 pixels a side',
         'a.png',
         changed(png, 16, struct.pack('>II', *[2 * 10**9] * 2)),
-        ('is no image'),
+        ('is not an image'),
     )
     if large:
         yield 'PNG of 20,000 x 20,000', 'a.png', encoded('PNG', '1', (20000, 20000)), (20000, 20000)
     yield 'BMP', 'a.bmp', encoded('BMP', 'RGB'), hw
-    yield 'BMP, cut', 'a.bmp', encoded('BMP', 'RGB')[:-900], 'is no whole image'
+    yield 'BMP, cut', 'a.bmp', encoded('BMP', 'RGB')[:-900], 'is not a whole image'
     yield 'TIFF, 16 bits', 'a.tif', encoded('TIFF', 'I;16'), hw
     yield 'TIFF, cut', 'a.tif', encoded('TIFF', 'RGB')[:-900], 'is no'
     yield 'WebP with alpha', 'a.webp', encoded('WEBP', 'RGBA'), hw
     yield 'WebP, cut', 'a.webp', encoded('WEBP', 'RGB')[:-40], 'is no'
     yield 'PPM', 'a.ppm', encoded('PPM', 'RGB'), hw
-    yield 'PPM, cut', 'a.ppm', encoded('PPM', 'RGB')[:-900], 'is no whole image'
-    yield 'a text', 'a.jpg', b'not an image\n' * 20, 'is no image'
-    yield 'a web page', 'a.png', b'<html><body>404</body></html>', 'is no image'
-    yield 'a pickle with a call', 'a.jpg', pickle.dumps(MKDIR), 'is no image'
-    yield 'zeros', 'a.png', bytes(5000), 'is no image'
-    yield 'a drawing (SVG)', 'a.png', b"<svg xmlns='http://www.w3.org/2000/svg'/>", 'is no image'
+    yield 'PPM, cut', 'a.ppm', encoded('PPM', 'RGB')[:-900], 'is not a whole image'
+    yield 'a text', 'a.jpg', b'not an image\n' * 20, 'is not an image'
+    yield 'a web page', 'a.png', b'<html><body>404</body></html>', 'is not an image'
+    yield 'a pickle with a call', 'a.jpg', pickle.dumps(MKDIR), 'is not an image'
+    yield 'zeros', 'a.png', bytes(5000), 'is not an image'
+    yield 'a drawing (SVG)', 'a.png', b"<svg xmlns='http://www.w3.org/2000/svg'/>", 'is not an image'
     yield 'no file', 'a.jpg', None, 'does not exist'
 
 

@@ -49,7 +49,7 @@ def test_warm_start_study_tells_what_it_has(tmp_path):
         in shown
     )
     shown = run_tool(*tool, '--starts', 'random', 'mean', '--recipes', 'annealed').stdout
-    assert "| mean | annealed | the twin's | 90.50" in shown
+    assert "| mean | annealed | the untied counterpart's | 90.50" in shown
     assert '| random |' not in shown
     refused = run_tool(*tool, '--jobs', '0', check=False)
     assert refused.returncode == 2

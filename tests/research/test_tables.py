@@ -79,7 +79,7 @@ def test_tool(tmp_path):
 @pytest.mark.parametrize('field', ['first', 'charted'])
 def test_names_of_no_row_are_refused(field):
     table = {**PUBLISHED['tables'][0], field: 'FocalAtt-Tiny' if field == 'first' else ['FocalAtt-Tiny']}
-    with pytest.raises(UserError, match='Digits: FocalAtt-Tiny is no row with a config'):
+    with pytest.raises(UserError, match='Digits: FocalAtt-Tiny is not a row with a config'):
         measure_tables([table], ROOT / 'configs', 2, lambda _: None)
 
 

@@ -1,33 +1,18 @@
-"""What is done at the steps of a training. :func:`default_hooks` says which of them every run has."""
+"""Hooks of a training; :func:`default_hooks` adds some of them to every run."""
 
 from halvit_mm.errors import UserError
 from halvit_mm.io.datasets import type_name
 
-from .anneal import AnnealTyingHook
 from .bad_images import BadImageHook
 from .checkpoint import WholeCheckpointHook
 from .finite import FiniteStepHook
 from .hang import HangHook
 from .history import LogHistoryHook
 from .labels import LabelHook
-from .pretrained import PretrainedBackboneHook
 from .seeds import IterationSeedHook
 
-__all__ = [
-    'AnnealTyingHook',
-    'BadImageHook',
-    'FiniteStepHook',
-    'HangHook',
-    'IterationSeedHook',
-    'LabelHook',
-    'LogHistoryHook',
-    'PretrainedBackboneHook',
-    'WholeCheckpointHook',
-    'default_hooks',
-]
-
-# Name in default_hooks: class, and the option of ``reliability`` that stands for one of its arguments
-OWN = dict(
+# Name in default_hooks: class, and {argument: option of ``reliability``}
+ADDED_HOOKS = dict(
     seeds=(IterationSeedHook, {}),
     labels=(LabelHook, {}),
     history=(LogHistoryHook, {}),
@@ -38,15 +23,15 @@ OWN = dict(
 
 
 def default_hooks(hooks: dict, reliability: dict) -> dict:
-    """``default_hooks`` of a config with those that this package adds to upstream's.
+    """Add this package's hooks to the ``default_hooks`` of a config.
 
     Args:
-        hooks (dict): The config's own, by name. A hook under one of our names (``seeds``, ``labels``, ``history``,
-            ``finite``, ``bad_images``, ``hang``) replaces ours; None leaves it out.
-        reliability (dict): From :func:`~halvit_mm.io.configs.reliability`: a shorthand for arguments of ours.
+        hooks (dict): The config's hooks by name. A hook under one of the names ``seeds``, ``labels``, ``history``,
+            ``finite``, ``bad_images``, ``hang`` replaces this package's; None removes it.
+        reliability (dict): From :func:`~halvit_mm.io.configs.reliability`: a shorthand for arguments of the hooks.
 
     Returns:
-        dict: The new dict; mmengine's ``CheckpointHook`` in it is a :class:`WholeCheckpointHook`.
+        dict: The new dict, with a :class:`WholeCheckpointHook` instead of mmengine's ``CheckpointHook``.
 
     Raises:
         UserError: If the shorthand and a hook disagree.
@@ -55,7 +40,7 @@ def default_hooks(hooks: dict, reliability: dict) -> dict:
     checkpoint = hooks.setdefault('checkpoint', dict(type='CheckpointHook', interval=1))
     if isinstance(checkpoint, dict) and type_name(checkpoint) == 'CheckpointHook':
         hooks['checkpoint'] = {**checkpoint, 'type': WholeCheckpointHook}
-    for name, (kind, arguments) in OWN.items():
+    for name, (kind, arguments) in ADDED_HOOKS.items():
         hook = hooks.pop(name, dict(type=kind))
         if hook is None:
             continue
@@ -67,6 +52,6 @@ def default_hooks(hooks: dict, reliability: dict) -> dict:
                         f'{hook[argument]!r} disagree; leave one of them out'
                     )
                 hook = {**hook, **({argument: reliability[option]} if option in reliability else {})}
-        # Behind the others of its priority
+        # After the config's hooks, and so after those of the same priority
         hooks[name] = hook
     return hooks

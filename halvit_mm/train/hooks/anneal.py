@@ -11,26 +11,26 @@ from halvit_mm.registry import HOOKS
 
 @HOOKS.register_module()
 class AnnealTyingHook(Hook):
-    """Take a model from an untied one to a tied one: ``W_1 = S + a D_1`` and ``W_2^T = S + a D_2``, a from 1 to 0.
+    """Anneal an untied model to a tied one: ``W_1 = S + a D_1`` and ``W_2^T = S + a D_2``, with a from 1 to 0.
 
-    The model is built with ``annealed=True`` (of ``halvit_mm.HaLViT`` or ``halvit_mm.TiedModel``), which gives each
-    shared matrix S its D_1 and D_2, and starts from a checkpoint that ``tools/tie_checkpoint.py`` wrote for that
-    config: with a = 1 it computes what the plain model does. S, D_1 and D_2 are trained together. What a is follows
-    from the iteration alone, so that a training that is resumed goes on as it would have.
+    ``annealed=True`` (of ``halvit_mm.HaLViT`` or ``halvit_mm.TiedModel``) gives each shared matrix S its D_1 and D_2.
+    The training starts from a checkpoint that ``tools/tie_checkpoint.py`` wrote for that config: with a = 1 the model
+    computes the outputs of the plain one. S, D_1 and D_2 are trained together. The value of a depends on the iteration
+    only, so that a resumed training continues unchanged.
 
-    From the iteration on in which a is 0 the model is tied, to the last digit, and checkpoints hold it without D_1 and
-    D_2: they fit the config without ``annealed``.
+    From the iteration on in which a is 0 the model is exactly tied, and checkpoints hold it without D_1 and D_2: they
+    fit the config without ``annealed``.
 
     Args:
-        end (float): Share of the training's iterations after which a is 0, above 0 and at most 1; with 1 it becomes 0
-            for the last iteration. Defaults to 0.5.
+        end (float): Fraction of the training's iterations after which a is 0, above 0 and at most 1; with 1 it becomes
+            0 for the last iteration. Defaults to 0.5.
         schedule (str): ``'cosine'``, ``'linear'``. Defaults to ``'cosine'``.
 
     Raises:
         ValueError: If ``end`` or ``schedule`` is not as above, or, before training, if the model has no deviations.
     """
 
-    # Behind the averaging of weights, which puts its own into a checkpoint
+    # After the EMA hook, which puts its weights into a checkpoint
     priority = 'LOW'
 
     @refuse_unknown_arguments
@@ -44,15 +44,7 @@ class AnnealTyingHook(Hook):
         self.schedule = schedule
 
     def alpha(self, iteration: int, iterations: int) -> float:
-        """The number a.
-
-        Args:
-            iteration (int): The iteration, from 0.
-            iterations (int): Number of iterations of the training.
-
-        Returns:
-            float: 1 in the first iteration, 0 in the last at the latest.
-        """
+        """The number a in an iteration, counted from 0: 1 in the first iteration, 0 in the last at the latest."""
         progress = min(iteration / max(1, min(self.end * iterations, iterations - 1)), 1)
         return (1 + math.cos(math.pi * progress)) / 2 if self.schedule == 'cosine' else 1 - progress
 
@@ -60,7 +52,7 @@ class AnnealTyingHook(Hook):
         self._deviations = _deviations(runner)
         if not self._deviations:
             raise ValueError(
-                'AnnealTyingHook: the model has nothing to anneal; build it with annealed=True, as in '
+                'AnnealTyingHook: the model has no deviations; build it with annealed=True, as in '
                 'model.backbone.annealed=True'
             )
 
@@ -79,7 +71,7 @@ class AnnealTyingHook(Hook):
 
 
 def _progress(runner: Runner, batch_idx: int) -> tuple[int, int]:
-    """The iteration and the number of all, as if an epoch had always had the iterations that it has now."""
+    """The iteration and their total, as if epochs had always had their present length."""
     if not isinstance(runner.train_loop, EpochBasedTrainLoop):
         return runner.iter, runner.max_iters
     length = len(runner.train_dataloader)

@@ -1,4 +1,4 @@
-"""Images that cannot be read: named in one error, or passed over and counted."""
+"""Images that cannot be read: named in one error, or skipped and counted."""
 
 import logging
 
@@ -27,13 +27,13 @@ class BadImageError(RankError):
 
 
 class CheckedDataset(Delegate, Dataset):
-    """A dataset that names the image that cannot be read, or takes the next one that can.
+    """A dataset that names an image that cannot be read, or takes the next one instead.
 
     Args:
         dataset (dict): Config of the dataset.
-        bad_images (str): ``'stop'`` or ``'skip'``. With the second the next image in the dataset takes the place of one
-            that is empty, cut or no image, and the sample's ``data_samples`` name the latter in their meta information,
-            ``skipped_images``; :class:`BadImageHook` counts them. Defaults to ``'stop'``.
+        bad_images (str): ``'stop'`` or ``'skip'``. With ``'skip'`` the next image in the dataset replaces one that is
+            empty, cut or not an image. The meta information ``skipped_images`` of ``data_samples`` names the replaced
+            images; :class:`BadImageHook` counts them. Defaults to ``'stop'``.
 
     Raises:
         ValueError: If ``bad_images`` is neither.
@@ -73,7 +73,7 @@ class CheckedDataset(Delegate, Dataset):
         except Exception as error:
             if _decodes(path):
                 raise
-            raise BadImageError(f'{path} is no image that OpenCV reads') from error
+            raise BadImageError(f'{path} is not an image that OpenCV reads') from error
 
 
 def _decodes(path: str) -> bool:
@@ -85,14 +85,15 @@ def _decodes(path: str) -> bool:
 
 @HOOKS.register_module()
 class BadImageHook(Hook):
-    """Say what is done in training with images that cannot be read, count them on all ranks, and name them in the log.
+    """Stop a training at an image that cannot be read, or skip such images and log their names.
 
-    ``bad_images`` in the log is the number of different ones so far. Elsewhere such an image always stops the run.
+    ``bad_images`` in the log is the number of different ones on all ranks. In validation and testing such an image
+    always stops the run.
 
     Args:
         action (str): ``'stop'``, or ``'skip'``, which takes the next image; see :class:`CheckedDataset`. Defaults to
             ``'stop'``.
-        interval (int): Iterations after which the ranks tell each other of them. Defaults to 10.
+        interval (int): Iterations after which the ranks exchange the names. Defaults to 10.
 
     Raises:
         ValueError: If ``action`` is neither.
@@ -123,6 +124,6 @@ class BadImageHook(Hook):
         new = set().union(*all_gather_object(sorted(self._new))) - known
         self._new.clear()
         for message in sorted(new):
-            print_log(f'{message}, and is passed over', logger='current', level=logging.WARNING)
+            print_log(f'{message}, and is skipped', logger='current', level=logging.WARNING)
         runner.message_hub.update_info('bad_images', sorted(known | new))
         runner.message_hub.update_scalar('train/bad_images', len(known | new))

@@ -1,4 +1,4 @@
-"""Checkpoints that are either whole or not there."""
+"""Checkpoints that are whole or absent."""
 
 from collections import deque
 from pathlib import Path
@@ -13,26 +13,26 @@ from halvit_mm.registry import HOOKS
 
 @HOOKS.register_module()
 class WholeCheckpointHook(CheckpointHook):
-    """mmengine's ``CheckpointHook``, which deletes nothing before what takes its place is whole.
+    """mmengine's ``CheckpointHook``, which deletes a checkpoint only after its successor is whole.
 
-    Its arguments are the same. It differs in three points: the oldest checkpoint goes after the new one is written, and
-    so does the best one; ``last_checkpoint`` is never half written; and of the paths in a checkpoint that is resumed
-    only those of its own folder are ever deleted.
+    Its arguments are the same. It differs in three points: the oldest and the former best checkpoint are deleted after
+    the new one is written; ``last_checkpoint`` is never half written; and of the paths in a resumed checkpoint only
+    those in the hook's folder are ever deleted.
     """
 
     def before_train(self, runner: Runner) -> None:
         kept = runner.message_hub.runtime_info.get('keep_ckpt_ids', [])
-        # The host makes names of files to delete from them.
+        # mmengine makes names of files to delete from them.
         runner.message_hub.update_info('keep_ckpt_ids', [step for step in kept if isinstance(step, int)])
         super().before_train(runner)
         if self.max_keep_ckpts > 0:
-            # The host's drops the first one where it is full.
+            # mmengine's deque has a maximum length and drops the first one.
             self.keep_ckpt_ids = deque(self.keep_ckpt_ids)
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         if self.max_keep_ckpts > 0 and step not in self.keep_ckpt_ids:
             self.keep_ckpt_ids.append(step)
-            # With the one that is to go: if the run is cut before, the next one deletes it.
+            # With the checkpoint to delete: if this run is cut before, the next one deletes it.
             runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
         name = self.filename_tmpl.format(step)
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
@@ -58,7 +58,7 @@ class WholeCheckpointHook(CheckpointHook):
         if not self.save_best:
             return
         before = self._best_paths()
-        # The host removes what it knows of before it writes the next one.
+        # mmengine removes the files that it knows before it writes the next one.
         self._set_best_paths([None] * len(before))
         super()._save_best_checkpoint(runner, metrics)
         after = self._best_paths()

@@ -16,16 +16,15 @@ from halvit_mm.registry import HOOKS
 
 @HOOKS.register_module()
 class FiniteStepHook(Hook):
-    """Stop a training, or leave a step out, where the loss or a gradient is not a finite number.
+    """Stop a training at a step whose loss or gradients are not finite, or skip the step.
 
-    The loss is compared over the ranks before each step, and the gradients are the same on all of them, so that every
-    rank does the same. A step that is left out changes neither weights nor moments nor the statistics of batch norms;
-    ``skipped_steps`` in the log counts them. Under mixed precision an overflow in the gradients is left to the scaler.
+    The ranks compare their losses before each step, and their gradients are equal, so that all of them act alike. A
+    skipped step changes neither weights nor moments nor the statistics of batch norms; ``skipped_steps`` in the log
+    counts such steps. Under mixed precision the scaler handles an overflow in the gradients.
 
     Args:
         action (str): ``'stop'`` or ``'skip'``. Defaults to ``'stop'``.
-        max_in_row (int): With ``'skip'``, the steps that may be left out one after the other before the training is
-            stopped all the same. Defaults to 10.
+        max_in_row (int): Consecutive steps that ``'skip'`` may skip before it stops the training. Defaults to 10.
 
     Raises:
         ValueError: If ``action`` is neither.
@@ -69,7 +68,7 @@ class FiniteStepHook(Hook):
         skipped = runner.message_hub.runtime_info.get('skipped_steps', 0) + 1
         runner.message_hub.update_info('skipped_steps', skipped)
         runner.message_hub.update_scalar('train/skipped_steps', skipped)
-        print_log(f'{self._cause}; the step is left out', logger='current', level=logging.WARNING)
+        print_log(f'{self._cause}; the step is skipped', logger='current', level=logging.WARNING)
         self._cause = None
 
     def _check_loss(self, runner: Runner, loss: torch.Tensor) -> None:
@@ -77,38 +76,31 @@ class FiniteStepHook(Hook):
         all_reduce(infinite, 'max')
         if infinite.item():
             losses = ', '.join(f'{value.item():g}' for value in all_gather(loss.float().reshape(1)))
-            self._met(runner, f'the loss is not finite ({losses})')
+            self._report(runner, f'the loss is not finite ({losses})')
 
     def _check_gradients(self, runner: Runner, optimizer: torch.optim.Optimizer) -> None:
         parameters = [p for group in optimizer.param_groups for p in group['params'] if p.grad is not None]
         if self._cause is None and parameters:
             norms = torch._foreach_norm([p.grad for p in parameters])
             if not torch.stack([norm.float() for norm in norms]).sum().isfinite():
-                self._met(runner, 'the gradients are not finite')
+                self._report(runner, 'the gradients are not finite')
         if self._cause is not None:
-            # What has no gradient is passed over, its moments and weight decay too.
+            # Optimizers skip parameters without gradients, their moments and weight decay too.
             for parameter in parameters:
                 parameter.grad = None
 
-    def _met(self, runner: Runner, what: str) -> None:
+    def _report(self, runner: Runner, what: str) -> None:
         rate = next(iter(runner.optim_wrapper.get_lr().values()))[0]
         self._cause = f'iteration {runner.iter + 1} (learning rate {rate:g}): {what}'
         if self.action == 'stop':
             raise UserError(
-                f'{self._cause}; the weights are as they were and the last checkpoint is kept. A lower rate, or '
-                'reliability.not_finite=skip, which leaves such steps out, may help'
+                f'{self._cause}; the weights are unchanged and the last checkpoint is kept. A lower rate, or '
+                'reliability.not_finite=skip, which skips such steps, may help'
             )
 
 
 def check_finite(model: torch.nn.Module) -> None:
-    """Refuse to keep weights that are not finite numbers.
-
-    Args:
-        model (nn.Module): The model.
-
-    Raises:
-        UserError: If a weight or a buffer holds an infinite number or none.
-    """
+    """Raise a :class:`UserError` if a weight or a buffer of a model is not finite."""
     for name, value in model.state_dict().items():
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise UserError(f'{name} is not finite: no checkpoint is written, and the last one is kept')

@@ -1,4 +1,4 @@
-"""A rank that hangs ends the job."""
+"""Ending a job with a rank that hangs."""
 
 import faulthandler
 import os
@@ -19,15 +19,14 @@ from halvit_mm.registry import HOOKS
 
 @HOOKS.register_module()
 class HangHook(Hook):
-    """End this rank, and so the job, where an iteration takes longer than a limit.
+    """End this rank, and so the job, if an iteration takes longer than a limit.
 
-    A thread of each rank tells the others through the job's store that the rank lives. The rank that reaches the limit
-    names those that have fallen silent or behind and prints where it stands itself.
+    A thread of each rank reports its progress to the job's store. The rank that reaches the limit names the ranks that
+    have not reported or are behind, and prints its stack.
 
     Args:
-        limit (float, optional): The longest that an iteration may take, in seconds, with the reading of its data, the
-            writing of a checkpoint after it, and whatever lies between it and the next; also the longest that the start
-            may take. Defaults to None: no iteration is too long.
+        limit (float, optional): The longest time in seconds from one iteration to the next, with the reading of data
+            and the writing of checkpoints; also the longest time of the start. Defaults to None, which means no limit.
 
     Raises:
         ValueError: If ``limit`` is not above 0.
@@ -75,21 +74,18 @@ class HangHook(Hook):
                     continue
                 cause = '' if store is None else _name_those_behind(store, rank, world_size, 3 * interval)
             except RuntimeError:
-                # The store is rank 0's, or of what started it.
+                # The store belongs to rank 0, or to the process that started it.
                 cause = '; the first machine does not answer'
                 if time.monotonic() - self._last <= self.limit:
                     continue
-            print(
-                f'error: rank {rank}: nothing has moved for {self.limit:g} s (hang_limit){cause}. Where it stands:',
-                file=sys.stderr,
-                flush=True,
-            )
+            message = f'rank {rank}: nothing has moved for {self.limit:g} s (hang_limit){cause}. Where it stands:'
+            print(f'error: {message}', file=sys.stderr, flush=True)
             faulthandler.dump_traceback()
             os._exit(2)
 
 
 def _connect() -> dist.Store:
-    # A connection of its own: the other is taken while the rank waits for something.
+    # A connection for this thread: the process group's is blocked while the rank waits for others.
     store = dist.TCPStore(
         os.environ['MASTER_ADDR'], int(os.environ['MASTER_PORT']), is_master=False, timeout=timedelta(seconds=10)
     )
@@ -99,14 +95,10 @@ def _connect() -> dist.Store:
 def _name_those_behind(store: dist.Store, rank: int, world_size: int, wait: float) -> str:
     ranks = [str(other) for other in range(world_size) if other != rank]
     before = {other: store.get(other).split() for other in ranks if store.check([other])}
-    own = int(store.get(str(rank)).split()[1])
+    beats = int(store.get(str(rank)).split()[1])
     time.sleep(wait)
     after = {other: store.get(other).split() for other in before}
     silent = [other for other in ranks if other not in before or before[other][0] == after[other][0]]
-    behind = [other for other in ranks if other not in silent and int(after[other][1]) < own]
-    told = []
-    if silent:
-        told.append(f'rank {", ".join(silent)} gives no sign of life')
-    if behind:
-        told.append(f'rank {", ".join(behind)} is behind')
-    return ''.join(f'; {part}' for part in told)
+    behind = [other for other in ranks if other not in silent and int(after[other][1]) < beats]
+    states = {'gives no sign of life': silent, 'is behind': behind}
+    return ''.join(f'; rank {", ".join(others)} {state}' for state, others in states.items() if others)

@@ -1,5 +1,3 @@
-"""How much of its own log a training remembers."""
-
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
@@ -8,12 +6,11 @@ from halvit_mm.registry import HOOKS
 
 @HOOKS.register_module()
 class LogHistoryHook(Hook):
-    """Keep as many values of the log as the log itself looks back at, so that memory and checkpoints do not grow.
+    """Keep only the logged values that the log processor reads, so that memory and checkpoints do not grow.
 
     mmengine keeps the last million values of each loss, learning rate and time, on every rank and in every checkpoint,
-    and copies all of them in each iteration. This keeps one epoch of them, or the longest ``window_size`` of the
-    ``log_processor`` if that is longer. Where a value is asked for over the whole training (``window_size='global'``),
-    nothing is cut.
+    and copies all of them in each iteration. This hook keeps one epoch of values, or the longest ``window_size`` of the
+    ``log_processor`` if that is longer. It keeps all values if a ``window_size`` is ``'global'``.
     """
 
     priority = 'VERY_LOW'

@@ -1,5 +1,3 @@
-"""Labels that the head has no class for."""
-
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
@@ -10,7 +8,7 @@ from halvit_mm.registry import HOOKS
 
 @HOOKS.register_module()
 class LabelHook(Hook):
-    """Refuse a classifier's training whose labels are not all classes of its head, before it begins."""
+    """Refuse to train a classifier with labels that are not classes of its head."""
 
     def before_train(self, runner: Runner) -> None:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model

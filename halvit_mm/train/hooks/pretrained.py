@@ -10,13 +10,13 @@ from halvit_mm.registry import HOOKS
 
 @HOOKS.register_module()
 class PretrainedBackboneHook(Hook):
-    """Say in the log that a backbone starts from random weights, where a recipe expects pretrained ones."""
+    """Warn if a backbone starts from random weights, in a recipe for pretrained ones."""
 
     def before_train(self, runner: Runner) -> None:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         init_cfg = model.backbone.init_cfg or []
         init_cfgs = init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg]
-        # A checkpoint is named without a type too, by the host's PVT.
+        # mmdet's PVT has a checkpoint in an init_cfg without a type.
         if runner._load_from or runner._resume or any(cfg.get('checkpoint') for cfg in init_cfgs):
             return
         message = (

@@ -1,5 +1,3 @@
-"""Seeds that follow from the iteration."""
-
 from mmengine.hooks import Hook
 
 from halvit_mm.registry import HOOKS
@@ -10,7 +8,7 @@ from halvit_mm.train.seeds import seed_all, seed_of
 class IterationSeedHook(Hook):
     """Seed Python, NumPy and torch before each training iteration from the run's seed, the rank and the iteration.
 
-    Mixup, dropout and stochastic depth differ between ranks, as in DeiT's own training.
+    Mixup, dropout and stochastic depth differ between ranks, as in DeiT's training.
     """
 
     priority = 'VERY_HIGH'

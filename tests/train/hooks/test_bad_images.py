@@ -45,7 +45,7 @@ def test_skip_counts(build_runner, damaged):
         f'{first[2]} is cut: its end is missing',
     ]
     log = Path(runner.log_dir, f'{runner.timestamp}.log').read_text()
-    assert f'{first[1]} is empty, and is passed over' in log
+    assert f'{first[1]} is empty, and is skipped' in log
     assert '"bad_images": 2' in Path(runner.log_dir, 'vis_data/scalars.json').read_text()
     # Resumed, the same ones are not told again.
     runner = build_runner(loop=dict(by_epoch=True, max_epochs=3), resume=True, **options)
@@ -62,7 +62,7 @@ def test_validation_is_never_of_other_images(build_runner, digits_root, tmp_path
     bad = sorted((root / 'val' / '0').iterdir())[0]
     bad.write_text('no image')
     options = {'val_dataloader.dataset.data_root': str(root), 'reliability.bad_images': 'skip'}
-    with pytest.raises(BadImageError, match=f'{bad} is no image'):
+    with pytest.raises(BadImageError, match=f'{bad} is not an image'):
         build_runner(loop=dict(by_epoch=True, max_epochs=1), **options).train()
 
 

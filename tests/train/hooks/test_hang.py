@@ -62,7 +62,7 @@ def test_ranks_that_die_and_hang(config, tmp_path):
     assert 'skipped_steps: 1' in ended.stdout
     assert 'error: rank 0: nothing has moved for 15 s (hang_limit); rank 1 gives no sign of life' in ended.stdout
     assert 'train_step' in ended.stdout  # where the other one stands
-    assert ended.stdout.splitlines()[-1] == 'error: rank 0 ended with exit code 2; what it said is above'
+    assert ended.stdout.splitlines()[-1] == 'error: rank 0 ended with exit code 2; its output is above'
     assert step_of(tmp_path / 'run') == 8
     load_file(tmp_path / 'run/iter_8.pth')
 
