@@ -96,7 +96,7 @@ class DepthwiseShortcut(Depthwise):
 
 
 class SharedBottleneck(Bottleneck):
-    """Bottleneck without 1x1 convolutions of its own: its stage hands it their weight.
+    """Bottleneck without 1x1 convolutions of its own: the stage passes their weight to :meth:`forward`.
 
     ``widen`` makes from the input the channels that the input lacks, and ``shortcut`` is applied to the parts of the
     widened input. Without ``widen`` the input has ``out_channels``; without ``shortcut`` the widened input itself is
@@ -180,15 +180,15 @@ class SharedBottleneckStage(ResLayer):
     With G_i = norm, ReLU, 3x3 convolution, norm, ReLU:
 
     - ``y_i = ReLU(norm_i(W^T G_i(W x_i)) + shortcut_i(x_i))``, ``x_{i+1} = y_i``,
-    - ``x_0 = concat(new, input)``, ``new`` being what a depthwise 3x3 convolution, a norm and GELU make of the
-      input, where the input has fewer channels than the output,
+    - ``x_0 = concat(new, input)`` where the input has fewer channels than the output, ``new`` being the output of a
+      depthwise 3x3 convolution, a norm and GELU for the input,
     - ``shortcut_0`` is a depthwise 3x3 convolution and a norm where the stage strides; every other is the identity.
 
     Source and initialization: see :mod:`halvit_mm.layers`. The authors' code has two norms in a row in ``shortcut_0``;
     the second adds nothing, and one is kept.
 
-    A checkpoint in which this stage is a plain one has no W to go with its 3x3 convolutions and norms. They are
-    left out on loading, and the log says so.
+    A checkpoint in which this stage is a plain one has no W to go with its 3x3 convolutions and norms. Loading leaves
+    them out, and the log has a warning.
 
     Args:
         num_blocks (int): Number of bottlenecks.

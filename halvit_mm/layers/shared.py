@@ -1,4 +1,4 @@
-"""Matrices that serve on the way in and, transposed, on the way out, and what lies between untied and tied models.
+"""Matrices that serve on the way in and, transposed, on the way out, and deviations from them.
 
 This is the only place that applies a matrix W and its transpose: ``W x`` and ``W^T x``, for tokens and for the pixels
 of a map.

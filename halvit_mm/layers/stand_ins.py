@@ -107,7 +107,7 @@ class TiedKeyValue(WayIn):
         maps = self.maps()
 
         def apply(tokens: Tensor) -> Tensor:
-            # Either the matrices are put together or what they make: the smaller of the two.
+            # Concatenates either the matrices or their outputs: the smaller of the two.
             if tokens.shape[0] > tokens.shape[1]:
                 return linear(tokens, torch.cat(maps), self.bias)
             out = torch.cat([linear(tokens, weight) for weight in maps], -1)

@@ -1,9 +1,9 @@
 """Cut the tokens of a map into windows, and put them together again.
 
 As in "Exploring Plain Vision Transformer Backbones for Object Detection" (ViTDet, `arXiv 2203.16527
-<https://arxiv.org/abs/2203.16527>`_): windows do not overlap, and what a window lacks at the lower and right edges is
-filled with zeros. Unlike in that paper the windows of a map are as even as possible, so that few zeros are needed, and
-extra tokens in front (a class token) take part in every window.
+<https://arxiv.org/abs/2203.16527>`_): windows do not overlap, and zeros fill them up at the lower and right edges.
+Unlike in that paper the windows of a map are as even as possible, so that few zeros are needed, and extra tokens in
+front (a class token) take part in every window.
 """
 
 import torch

@@ -77,8 +77,8 @@ def fit_units(
     Least squares on outputs: the tied block, given the tied model's own input, is fitted to the output of the plain
     block for the plain model's input, so that it corrects the errors of the blocks in front of it. Adam with a cosine
     schedule fits the matrices, biases and norms of the block. Where the matrices have deviations, only the shared
-    matrices are fitted, and the deviations then take up the differences from the plain matrices: the model computes
-    what the plain one does.
+    matrices are fitted, and the deviations then take up the differences from the plain matrices: the model keeps the
+    plain one's function.
 
     Args:
         plain (nn.Module): The plain model.

@@ -59,10 +59,11 @@ def tie_weights(plain: nn.Module, tied: nn.Module, way: str = 'products') -> lis
     Raises:
         UserError: If the two differ in keys or shapes, with the first of these; nothing is changed.
     """
+    references = dict(plain.named_modules())
     pairs = [
-        (name, module, reference)
+        (name, module, references[name])
         for name, module in tied.named_modules()
-        if (reference := dict(plain.named_modules()).get(name)) is not None and _is_tied_form(module, reference)
+        if name in references and _is_tied_form(module, references[name])
     ]
     if not pairs:
         raise UserError('the target model has no tied layer where the source model has a plain one')

@@ -17,7 +17,7 @@ class TieReport:
 
     Attributes:
         tied (list[tuple]): Name, class, parameters before and after of each module that was tied.
-        left (list[tuple]): Name, class and reason of each module that could have been tied and was not.
+        left (list[tuple]): Name, class and reason of each module that looks as if it could be tied and was not.
         before (int): Parameters of the model.
         after (int): Parameters of the model now.
     """
@@ -81,7 +81,7 @@ def tie_model(
             the products of an attention's matrices closer. Defaults to ``'products'``.
 
     Returns:
-        TieReport: What was tied, what was left and why, and parameters before and after.
+        TieReport: The tied layers, the untied ones with the reasons, and parameters before and after.
 
     Raises:
         ValueError: If ``way`` or a name in ``within`` is unknown, or if nothing can be tied.

@@ -15,7 +15,7 @@ from halvit_mm.registry import MODELS
 
 
 class _Outside:
-    """Holds a module that is no part of the model: not in its parameters, its state dict or its copies."""
+    """Holds a module outside the model: not in the model's parameters, state dict or copies."""
 
     module: nn.Module | None = None
 
@@ -101,7 +101,7 @@ class DistilledClassifier(ImageClassifier):
         config, options, checkpoint = self._teacher_source
         module = load_model(load_config(config, options), checkpoint)
         self._check_layers(module)
-        # The teacher gets what the student's preprocessor has made.
+        # The student's preprocessor serves both.
         del module.data_preprocessor
         self._teacher.module = module.requires_grad_(False).to(next(self.parameters()))
 
