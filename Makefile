@@ -1,4 +1,4 @@
-# make demo    train a small HaLViT on handwritten digits with two ranks, test it, compare it with its twin
+# make demo    train a small HaLViT on handwritten digits with two ranks, test it, count its untied counterpart
 # make demo-det  the same for Mask R-CNN: a backbone, a detector, COCO's evaluation, drawn detections
 # make test    run the tests
 # make tables  measure what every model of the papers' tables costs, and write docs/tables.md

@@ -8,8 +8,12 @@ import tempfile
 # than they give. Before torch is imported, which reads it.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
+import numpy as np
 import pytest
 import torch
+from mmdet.utils import register_all_modules
+from mmengine.registry import DefaultScope
+from PIL import Image
 
 # What is compiled is compiled anew: Inductor's caches on disk do not tell one attention backend from another, and
 # switching them off leaves some of them on.
@@ -34,3 +38,28 @@ def _quiet_and_repeatable():
     yield
     logging.disable(logging.NOTSET)
     torch.compiler.reset()
+
+
+@pytest.fixture
+def images(tmp_path):
+    """A folder with two images, one of them in a folder of its own, and files that are none."""
+    folder = tmp_path / 'images'
+    (folder / 'more').mkdir(parents=True)
+    pixels = np.random.default_rng(0)
+    for name, size in (('a.png', (8, 8)), ('more/b.png', (40, 60, 3)), ('cut.png', (50, 50, 3)), ('cut.jpg', (90, 90))):
+        Image.fromarray(pixels.integers(0, 255, size, dtype=np.uint8)).save(folder / name)
+    for name in ('cut.png', 'cut.jpg'):
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content[: len(content) // 2])
+    (folder / 'text.jpg').write_text('no image')
+    (folder / 'empty.jpeg').touch()
+    (folder / 'notes.txt').write_text('not looked at')
+    return folder
+
+
+@pytest.fixture
+def mmdet_scope():
+    """Models of mmdet's are built by names without a scope."""
+    register_all_modules(init_default_scope=False)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        yield

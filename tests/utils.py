@@ -14,6 +14,9 @@ from pathlib import Path
 
 import psutil
 import torch
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor
 from torch import distributed as dist
 
@@ -67,6 +70,24 @@ def tie_gradients(grads: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return tied
 
 
+def from_config(path, tied: bool = True) -> torch.nn.Module:
+    """A model of a config of configs/tied, or its untied counterpart."""
+    cfg = Config.fromfile(path)
+    model = cfg.model
+    part = model if 'of' in model else model.backbone
+    if not tied:
+        part.type = part.pop('of')
+        part.pop('tie', None)
+    if 'swin' in path.stem:
+        model.backbone.pad_small_map = True
+    # No weights from the network
+    if cfg.default_scope == 'mmdet':
+        model.backbone.init_cfg = None
+    preprocessor = cfg.get('data_preprocessor') or model.get('data_preprocessor')
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        return MODELS.build({**model, 'data_preprocessor': preprocessor})
+
+
 def gradients(model: torch.nn.Module) -> dict[str, Tensor]:
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
@@ -92,6 +113,28 @@ def assert_identical(a, b, place: str = '') -> None:
             assert_identical(x, y, f'{place}/{i}')
     else:
         assert a == b, place
+
+
+def groups_of(cfg: Config, model: torch.nn.Module) -> dict[str, dict]:
+    """The optimizer's group of each parameter."""
+    # Mixed precision needs a GPU; the optimizer is the same.
+    wrapper_cfg = {key: value for key, value in cfg.optim_wrapper.items() if key != 'loss_scale'}
+    wrapper = build_optim_wrapper(model, {**wrapper_cfg, 'type': 'OptimWrapper'})
+    names = {id(p): name for name, p in model.named_parameters()}
+    return {names[id(p)]: group for group in wrapper.optimizer.param_groups for p in group['params']}
+
+
+def count_reads(runner) -> list[int]:
+    """Note which images the training of a runner reads from here on."""
+    dataset = runner.train_dataloader.dataset.dataset.dataset
+    read, prepare = [], dataset.prepare_data
+
+    def noted(index):
+        read.append(index)
+        return prepare(index)
+
+    dataset.prepare_data = noted
+    return read
 
 
 def put_between_marks(path: Path, name: str, text: str) -> None:
@@ -146,24 +189,32 @@ def run(*command: str | Path, cwd: Path = ROOT, timeout: float = 300, check: boo
     return subprocess.CompletedProcess(command, process.returncode, output)
 
 
+# A rank's number, its number on the machine, and how many ranks there are
+_RANK_VARIABLES = dict(
+    pytorch=('RANK', 'LOCAL_RANK', 'WORLD_SIZE'), slurm=('SLURM_PROCID', 'SLURM_LOCALID', 'SLURM_NTASKS')
+)
+
+
 def run_tool(
     tool: str | Path,
     *arguments: str | Path,
     cwd: Path = ROOT,
     ranks: int | None = None,
+    launcher: str = 'pytorch',
     timeout: float = 300,
     check: bool = True,
     **variables: str,
 ):
-    """Run a Python tool as :func:`run` does, in processes that have imported the hosts already.
+    """Run a Python tool as :func:`run` does, in processes that have imported upstream already.
 
-    To import them takes longer than most of what is tested. With ``ranks`` there are as many processes, which find
-    what torchrun would tell them.
+    To import it takes longer than most of what is tested. With ``ranks`` there are as many processes, which find
+    what torchrun, or Slurm with ``launcher='slurm'``, would tell them.
     """
     rank_variables = [{}]
     if ranks:
-        common = dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(free_port()), WORLD_SIZE=str(ranks))
-        rank_variables = [dict(common, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(ranks)]
+        number, place, size = _RANK_VARIABLES[launcher]
+        common = {'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(free_port()), size: str(ranks)}
+        rank_variables = [{**common, number: str(rank), place: str(rank)} for rank in range(ranks)]
     words = [str(word) for word in (ROOT / tool, *arguments)]
     codes, output = _fork(
         _as_a_tool, [(words, str(cwd), {**environment(**variables), **v}) for v in rank_variables], timeout

@@ -1,5 +1,4 @@
 import json
-import logging
 import re
 import sys
 
@@ -7,32 +6,21 @@ import pytest
 import torch
 from mmdet.registry import MODELS
 from mmdet.testing import demo_mm_inputs
-from mmdet.utils import register_all_modules
 from mmengine.config import Config
-from mmengine.logging import MMLogger
 from mmengine.model import Sequential
-from mmengine.registry import DefaultScope
 from mmengine.runner import save_checkpoint
 from mmpretrain.registry import MODELS as CLASSIFIERS
 from torch import nn
 
 from halvit_mm.cost import count_macs
 from halvit_mm.io.configs import load_config
-from halvit_mm.models import HaLViT
-from halvit_mm.train import LayerDecayOptimWrapperConstructor, PretrainedBackboneHook
-from tests.configs.test_configs import CONFIGS, INDEX, groups_of
-from tests.utils import ROOT, run
+from tests.configs.test_configs import CONFIGS, INDEX
+from tests.utils import ROOT, groups_of, run
 
 COCO = [path for path in CONFIGS if path.parent.name in ('mask_rcnn', 'retinanet') or path.stem.startswith('mask-rcnn')]
 FOLDER = ROOT / 'configs/mask_rcnn'
 INDEXED = {ROOT / entry['Config']: entry['Metadata'] for entry in INDEX if entry['Name'].endswith('_coco')}
-
-
-@pytest.fixture(autouse=True)
-def mmdet_scope():
-    register_all_modules(init_default_scope=False)
-    with DefaultScope.overwrite_default_scope('mmdet'):
-        yield
+pytestmark = pytest.mark.usefixtures('mmdet_scope')
 
 
 def load(name: str) -> Config:
@@ -127,29 +115,6 @@ def test_twin_by_one_field():
     assert tied.neck == twin.neck
 
 
-def test_depths_have_rates_of_their_own():
-    cfg = load('mask-rcnn_halvit-tiny_fpn_1x_coco')
-    groups = groups_of(cfg, MODELS.build(cfg.model))
-    rates = {name: group['lr'] / 2e-4 for name, group in groups.items()}
-    assert rates['neck.1.lateral_convs.0.conv.weight'] == rates['roi_head.mask_head.convs.0.conv.weight'] == 1
-    assert rates['backbone.layers.11.attn.q_weight'] == pytest.approx(0.7)
-    assert rates['backbone.layers.0.ffn.weight'] == pytest.approx(0.7**12)
-    assert rates['backbone.patch_embed.projection.weight'] == pytest.approx(0.7**13)
-    still = {name for name, group in groups.items() if group['weight_decay'] == 0}
-    assert {'backbone.pos_embed', 'backbone.layers.0.ffn.hidden_bias', 'backbone.layers.3.ln1.weight'} <= still
-    assert not {name for name in still if name.endswith(('q_weight', 'kv_weight', 'ffn.weight'))}
-
-
-def test_rates_by_depth_need_a_backbone_that_knows_depths():
-    model = nn.Module()
-    model.backbone = nn.Linear(2, 2)
-    constructor = LayerDecayOptimWrapperConstructor(
-        dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3)), dict(layer_decay_rate=0.7)
-    )
-    with pytest.raises(ValueError, match='Linear cannot say how deep a parameter lies'):
-        constructor(model)
-
-
 def test_classifiers_checkpoint_starts_the_backbone(tmp_path):
     classifier = CLASSIFIERS.build(Config.fromfile(ROOT / 'configs/halvit/halvit-tiny_8xb128_in1k.py').model)
     for p in classifier.parameters():
@@ -163,38 +128,6 @@ def test_classifiers_checkpoint_starts_the_backbone(tmp_path):
     given = classifier.backbone.state_dict()
     for name, value in backbone.state_dict().items():
         assert torch.equal(value, given[name][:, 1:] if name == 'pos_embed' else given[name]), name
-
-
-class TestPretrainedBackboneHook:
-    def said(self, caplog, backbone: nn.Module, load_from: str | None = None, resume: bool = False) -> str:
-        class Runner:
-            model = nn.Module()
-            _load_from = load_from
-            _resume = resume
-
-        Runner.model.backbone = backbone
-        logger = MMLogger.get_current_instance()
-        logger.addHandler(caplog.handler)
-        with caplog.at_level(logging.WARNING):
-            PretrainedBackboneHook().before_train(Runner())
-        logger.removeHandler(caplog.handler)
-        return caplog.text
-
-    def test_says_what_gives_weights(self, caplog):
-        text = self.said(caplog, HaLViT('micro'))
-        assert 'The backbone (HaLViT) starts from random weights' in text
-        assert 'model.backbone.init_cfg.checkpoint=FILE' in text
-        assert 'frozen' not in text
-
-    def test_says_that_frozen_stages_stay(self, caplog):
-        cfg = load('mask-rcnn_resnet50-pe2_fpn_1x_coco')
-        assert '(frozen_stages=1) stay as they were drawn' in self.said(caplog, MODELS.build(cfg.model.backbone))
-
-    def test_is_silent_with_weights(self, caplog):
-        assert self.said(caplog, HaLViT('micro'), load_from='x.pth') == ''
-        assert self.said(caplog, HaLViT('micro'), resume=True) == ''
-        assert self.said(caplog, HaLViT('micro', init_cfg=dict(type='Pretrained', checkpoint='x.pth'))) == ''
-        assert self.said(caplog, MODELS.build(load('mask-rcnn_pvt-t_fpn_1x_coco').model.backbone)) == ''
 
 
 def test_example_of_the_readme(tmp_path):

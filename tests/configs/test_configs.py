@@ -4,12 +4,11 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.fileio import load as load_yaml
-from mmengine.optim import build_optim_wrapper
 from mmpretrain.registry import MODELS
 
 import halvit_mm  # noqa: F401 - makes 'halvit_mm::' known
 from halvit_mm.cost import count_macs
-from tests.utils import ROOT
+from tests.utils import ROOT, groups_of
 
 CONFIGS = sorted(path for path in (ROOT / 'configs').rglob('*.py') if '_base_' not in path.parts)
 # CvT is built in test_baselines.py, where transformers can be found.
@@ -23,15 +22,6 @@ def build(cfg: Config) -> torch.nn.Module:
     # The hosts' ResNet and PVT read numbers from a tensor, and the meta device has none.
     with torch.device('meta' if cfg.model.get('backbone', {}).get('type') == 'halvit_mm.HaLViT' else 'cpu'):
         return MODELS.build(cfg.model)
-
-
-def groups_of(cfg: Config, model: torch.nn.Module) -> dict[str, dict]:
-    """The optimizer's group of each parameter."""
-    # Mixed precision needs a GPU; the optimizer is the same.
-    wrapper_cfg = {key: value for key, value in cfg.optim_wrapper.items() if key != 'loss_scale'}
-    wrapper = build_optim_wrapper(model, {**wrapper_cfg, 'type': 'OptimWrapper'})
-    names = {id(p): name for name, p in model.named_parameters()}
-    return {names[id(p)]: group for group in wrapper.optimizer.param_groups for p in group['params']}
 
 
 @pytest.mark.parametrize('path', CLASSIFIERS, ids=lambda path: path.stem)

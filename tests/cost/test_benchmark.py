@@ -6,9 +6,7 @@ import signal
 import pytest
 
 from halvit_mm.cost.benchmark import benchmark, in_fresh_process, peak_memory
-from halvit_mm.cost.report import markdown_table
 from halvit_mm.cost.subject import Settings, Subject
-from halvit_mm.errors import UserError
 from tests.utils import ROOT, run_tool
 
 DIGITS = 'configs/digits/halvit_2xb64_digits.py'
@@ -33,32 +31,6 @@ RUN_KEYS = {
 
 def die(*args) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
-
-
-class TestSettings:
-    @pytest.mark.parametrize(
-        ('wrong', 'message'),
-        [
-            (dict(device='cuda'), '--device cuda: torch sees no GPU'),
-            (dict(precisions=('amp-fp16',)), '--precision amp-fp16 needs a GPU'),
-            (dict(batches=(1, 0)), '--batch: 0 is not positive'),
-            (dict(shape=(-224, 224)), '--shape: -224 is not positive'),
-            (dict(rounds=0), '--rounds: 0 is not positive'),
-            (dict(processes=-1), '--processes: -1 is not positive'),
-        ],
-    )
-    def test_refuses(self, wrong, message, monkeypatch):
-        monkeypatch.setattr('torch.cuda.is_available', lambda: False)
-        with pytest.raises(UserError, match=message):
-            Settings(**wrong)
-
-
-def test_subject_of_a_package():
-    subject = Subject('mmpretrain::deit/deit-small_4xb256_in1k.py')
-    assert subject.name == 'deit-small_4xb256_in1k'
-    assert subject.config().model.backbone.type == 'VisionTransformer'
-    with pytest.raises(UserError, match='config mmpretrain::no/such.py cannot be read'):
-        Subject('mmpretrain::no/such.py').config()
 
 
 def test_a_process_that_dies_is_told():
@@ -152,7 +124,3 @@ def test_tool_tells_two_configs_of_one_name():
     done = run_tool('tools/benchmark.py', DIGITS, DIGITS, check=False)
     assert done.returncode == 2
     assert 'error: two configs have the name halvit_2xb64_digits' in done.stdout
-
-
-def test_markdown_table():
-    assert markdown_table(['a', 'b'], [(1, None)]) == '| a | b |\n| --- | --- |\n| 1 | - |'

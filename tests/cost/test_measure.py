@@ -3,33 +3,16 @@ import sys
 import psutil
 import pytest
 import torch
-from mmdet.registry import MODELS as DETECTORS
-from mmengine.config import Config
-from mmengine.optim import build_optim_wrapper
-from mmengine.registry import DefaultScope
-from mmpretrain.registry import MODELS
-from torch import nn
 
 from halvit_mm.cost import (
     inference,
     is_detector,
     keep_freed_memory,
-    profile_run,
     time_interleaved,
     training_step,
 )
 from halvit_mm.cost.benchmark import in_fresh_process
-from tests.utils import ROOT
-
-
-def build(name: str) -> nn.Module:
-    cfg = Config.fromfile(ROOT / f'configs/digits/{name}.py')
-    with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        return (DETECTORS if cfg.default_scope == 'mmdet' else MODELS).build(cfg.model)
-
-
-def sgd(model: nn.Module):
-    return build_optim_wrapper(model, dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1)))
+from tests.cost.conftest import build, sgd
 
 
 def test_runs_are_interleaved_after_a_warm_up():
@@ -92,22 +75,3 @@ def test_compiled_run_goes_through_the_compiler():
     torch._dynamo.utils.counters.clear()
     inference(model, torch.rand(2, 3, 32, 32), compiled=True)()
     assert torch._dynamo.utils.counters['stats']['calls_captured'] > 0
-
-
-class TestProfile:
-    def test_shares(self):
-        model = build('halvit_2xb64_digits')
-        images = torch.rand(8, 3, 32, 32)
-        for run in (inference(model, images), training_step(model, images, sgd(model))):
-            profile = profile_run(run, rounds=3)
-            assert sum(profile.fractions.values()) == pytest.approx(1)
-            assert min(profile.fractions[kind] for kind in ('matrix products', 'attention', 'norms')) > 0
-            assert profile.ms_bare > 0
-            assert profile.ms > 0
-
-    def test_bare_operators_are_all_there(self):
-        """Of a large product followed by next to nothing, the bare product is next to everything."""
-        layer = nn.Sequential(nn.Linear(1024, 1024), nn.ReLU())
-        profile = profile_run(inference(layer, torch.rand(512, 1024)), rounds=5)
-        assert profile.ms_bare / profile.ms > 0.2
-        assert profile.fractions['matrix products'] > 0.5

@@ -15,7 +15,16 @@ from mmengine.runner import CheckpointLoader, load_checkpoint
 from safetensors.torch import save_file
 
 from halvit_mm.errors import UserError
-from halvit_mm.io.checkpoints import DamagedCheckpoint, find_damage, find_latest_checkpoint, load_file, read_only_data
+from halvit_mm.io.checkpoints import (
+    DamagedCheckpoint,
+    check_writable,
+    find_damage,
+    find_latest_checkpoint,
+    load_file,
+    read_only_data,
+    read_seed,
+    written_whole,
+)
 from tests.reliability.files import old_format, reach_by_getattr
 
 
@@ -27,6 +36,10 @@ class Code:
 class Evaluated:
     def __reduce__(self):
         return eval, ("__import__('os').mkdir('executed')",)
+
+
+def save(path, **meta) -> None:
+    torch.save(dict(meta=meta, state_dict=dict(weight=torch.rand(4)), message_hub=dict()), path)
 
 
 @pytest.fixture(autouse=True)
@@ -192,3 +205,107 @@ def test_an_error_of_the_call_is_no_damage(monkeypatch):
     monkeypatch.setattr(torch, 'load', lambda *args: None)
     with pytest.raises(TypeError, match='unexpected keyword'):
         load_file('epoch_1.pth')
+
+
+def test_a_file_is_there_only_when_it_is_whole(tmp_path):
+    path = tmp_path / 'epoch_1.pth'
+    path.write_bytes(b'old')
+    with pytest.raises(KeyboardInterrupt), written_whole(path) as part:
+        part.write_bytes(b'ne')
+        assert path.read_bytes() == b'old'
+        raise KeyboardInterrupt
+    assert [file.name for file in tmp_path.iterdir()] == ['epoch_1.pth']
+    with written_whole(path) as part:
+        part.write_bytes(b'new')
+    assert path.read_bytes() == b'new'
+    assert [file.name for file in tmp_path.iterdir()] == ['epoch_1.pth']
+
+
+def test_latest_is_the_highest_number(tmp_path):
+    for i, epoch in enumerate((10, 9, 2)):
+        save(tmp_path / f'epoch_{epoch}.pth')
+        os.utime(tmp_path / f'epoch_{epoch}.pth', (i, i))
+    save(tmp_path / 'best_accuracy_epoch_99.pth')
+    (tmp_path / 'epoch_11.pth.part').write_bytes(b'')
+    assert find_latest_checkpoint(tmp_path) == str(tmp_path / 'epoch_10.pth')
+
+
+def test_cut_files_are_passed_over(tmp_path, caplog):
+    save(tmp_path / 'epoch_1.pth')
+    whole = (tmp_path / 'epoch_1.pth').read_bytes()
+    for epoch, length in ((2, len(whole) // 2), (3, len(whole) - 1), (4, 0)):
+        (tmp_path / f'epoch_{epoch}.pth').write_bytes(whole[:length])
+    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_4.pth'))
+    assert find_latest_checkpoint(tmp_path) == str(tmp_path / 'epoch_1.pth')
+
+
+@pytest.mark.parametrize('pointer', ['', None])
+def test_without_the_pointer(tmp_path, pointer):
+    assert find_latest_checkpoint(tmp_path) is None
+    assert find_latest_checkpoint(tmp_path / 'absent') is None
+    if pointer is not None:
+        (tmp_path / 'last_checkpoint').write_text(pointer)
+    save(tmp_path / 'iter_20.pth')
+    assert find_latest_checkpoint(tmp_path) == str(tmp_path / 'iter_20.pth')
+
+
+def test_checkpoints_that_are_kept_elsewhere(tmp_path):
+    (tmp_path / 'work').mkdir()
+    (tmp_path / 'elsewhere').mkdir()
+    save(tmp_path / 'elsewhere' / 'epoch_3.pth')
+    (tmp_path / 'work' / 'last_checkpoint').write_text(str(tmp_path / 'elsewhere' / 'epoch_2.pth'))
+    assert find_latest_checkpoint(tmp_path / 'work') == str(tmp_path / 'elsewhere' / 'epoch_3.pth')
+
+
+def test_the_kind_that_was_written_last(tmp_path):
+    save(tmp_path / 'iter_500.pth')
+    os.utime(tmp_path / 'iter_500.pth', (1, 1))
+    save(tmp_path / 'epoch_2.pth')
+    assert find_latest_checkpoint(tmp_path) == str(tmp_path / 'epoch_2.pth')
+
+
+def test_seed(tmp_path):
+    save(tmp_path / 'a.pth', seed=41)
+    assert read_seed(tmp_path / 'a.pth') == 41
+    save(tmp_path / 'b.pth')
+    assert read_seed(tmp_path / 'b.pth') is None
+
+
+def test_a_damaged_byte_is_found(tmp_path):
+    save(tmp_path / 'epoch_1.pth')
+    save(tmp_path / 'epoch_2.pth')
+    content = bytearray((tmp_path / 'epoch_2.pth').read_bytes())
+    content[content.index(b'data/0') + 80] ^= 1  # within the weights
+    (tmp_path / 'epoch_2.pth').write_bytes(content)
+    torch.save(dict(weight=torch.rand(4)), tmp_path / 'epoch_3.pth')
+    assert find_latest_checkpoint(tmp_path) == str(tmp_path / 'epoch_1.pth')
+
+
+def test_code_in_the_newest_is_refused_and_not_passed_over(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save(tmp_path / 'epoch_1.pth')
+    save(tmp_path / 'epoch_2.pth', code=Code())
+    with pytest.raises(UserError, match=r'epoch_2\.pth carries code \(posix\.mkdir\)'):
+        find_latest_checkpoint(tmp_path)
+    assert not (tmp_path / 'executed').exists()
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path):
+    path = tmp_path / 'epoch_1.pth'
+    path.write_bytes(b'old')
+    (tmp_path / 'epoch_1.pth.part').symlink_to('/dev/full')
+    message = r'epoch_1\.pth cannot be written \(No space left on device\)'
+    with pytest.raises(UserError, match=message), written_whole(path) as part:
+        part.write_bytes(b'new')
+    assert [file.name for file in tmp_path.iterdir()] == ['epoch_1.pth']
+    assert path.read_bytes() == b'old'
+
+
+@pytest.mark.parametrize('folder', ['/proc/training', 'file/training'])
+def test_folder_that_cannot_be_written_to(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path('file').touch()
+    with pytest.raises(UserError, match=f'work_dir {folder} cannot be written to'):
+        check_writable(folder)
+    check_writable('made/by/it')
+    assert [*Path('made/by/it').iterdir()] == []

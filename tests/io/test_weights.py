@@ -1,15 +1,18 @@
 """Files whose weights are another model's are refused, whatever loads them; a call of load_state_dict is not."""
 
 import pytest
+import timm
 import torch
+import torchvision
+from mmengine.config import Config
 from mmengine.registry import MODELS
 from mmpretrain.models.backbones import ResNet, VisionTransformer
 from torch import nn
 
 from halvit_mm.errors import UserError
-from halvit_mm.io.weights import Comparison, fill, reading_file
+from halvit_mm.io.weights import Comparison, fill, read_weights, reading_file, to_mmpretrain
 from halvit_mm.models import HaLViT, SharedStageResNet
-from tests.utils import TINY_ARCH
+from tests.utils import ROOT, TINY_ARCH
 
 SMALL = dict(arch=TINY_ARCH, img_size=32, patch_size=8)
 RESNET = dict(depth=50, stem_channels=8, base_channels=8)
@@ -115,3 +118,48 @@ def test_comparison():
     with pytest.raises(UserError, match='there is not a checkpoint of this model: weight missing'):
         fill(model, given, 'there')
     assert not Comparison(model.state_dict(), model.state_dict())
+
+
+def test_timm_and_torchvision_are_read(tmp_path):
+    vit = timm.create_model('vit_tiny_patch16_224', img_size=32, patch_size=8, num_classes=5, depth=2, init_values=0.5)
+    ours = MODELS.build(
+        dict(
+            type='mmpretrain.ImageClassifier',
+            backbone=dict(
+                type='mmpretrain.VisionTransformer',
+                arch=dict(embed_dims=192, num_layers=2, num_heads=3, feedforward_channels=768),
+                img_size=32,
+                patch_size=8,
+                layer_scale_init_value=1.0,
+            ),
+            head=dict(type='mmpretrain.VisionTransformerClsHead', num_classes=5, in_channels=192),
+        )
+    ).eval()
+    x = torch.randn(2, 3, 32, 32)
+    torch.save({'model': {f'module.{k}': v for k, v in vit.state_dict().items()}}, tmp_path / 'vit.pth')
+    ours.load_state_dict(read_weights(str(tmp_path / 'vit.pth')))
+    torch.testing.assert_close(ours(x), vit.eval()(x), rtol=1e-4, atol=1e-4)
+
+    theirs = torchvision.models.resnet50(num_classes=5).eval()
+    cfg = Config.fromfile(ROOT / 'configs/baselines/resnet50_8xb32_in1k.py').model
+    ours = MODELS.build({**cfg, 'head': {**cfg.head, 'num_classes': 5}, '_scope_': 'mmpretrain'}).eval()
+    ours.load_state_dict(to_mmpretrain(theirs.state_dict()))
+    torch.testing.assert_close(ours(x)[0] if isinstance(ours(x), tuple) else ours(x), theirs(x), rtol=1e-4, atol=1e-4)
+
+
+def test_safetensors_are_read(tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({'blocks.0.attn.qkv.weight': torch.ones(3, 1)}, tmp_path / 'a.safetensors')
+    assert [*read_weights(str(tmp_path / 'a.safetensors'))] == ['backbone.layers.0.attn.qkv.weight']
+
+
+def test_files_that_are_no_checkpoints(tmp_path):
+    (tmp_path / 'text.pth').write_text('no')
+    torch.save([1, 2], tmp_path / 'list.pth')
+    with pytest.raises(UserError, match=r'none\.pth does not exist'):
+        read_weights(str(tmp_path / 'none.pth'))
+    with pytest.raises(UserError, match=r'text\.pth cannot be read'):
+        read_weights(str(tmp_path / 'text.pth'))
+    with pytest.raises(UserError, match=r'list\.pth holds a list'):
+        read_weights(str(tmp_path / 'list.pth'))

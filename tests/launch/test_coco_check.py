@@ -4,7 +4,7 @@ import pytest
 
 from halvit_mm.data import write_digits_coco
 from halvit_mm.errors import UserError
-from halvit_mm.launch.coco_check import LARGEST_FILE, check_coco, coco_datasets
+from halvit_mm.launch.coco_check import LARGEST_FILE, check_coco
 
 
 @pytest.fixture
@@ -127,9 +127,3 @@ def test_large_and_remote_files_are_not_read(dataset, tmp_path):
         file.truncate(LARGEST_FILE + 1)
     check_coco('train_dataloader', dataset)
     check_coco('train_dataloader', {**dataset, 'data_root': 's3://bucket'})
-
-
-def test_finds_datasets_in_wrappers(dataset):
-    loader = dict(dataset=dict(type='RepeatDataset', dataset=dict(type='ConcatDataset', datasets=[dataset, dataset])))
-    assert [*coco_datasets(loader)] == [dataset, dataset]
-    assert [*coco_datasets(None)] == []

@@ -31,7 +31,7 @@ def make_pair(**cfg) -> tuple[Wrapped, Wrapped]:
 @pytest.mark.parametrize('qkv_bias', [True, False])
 @pytest.mark.parametrize('proj_bias', [True, False])
 @pytest.mark.parametrize('layer_scale', [0.0, 0.1])
-def test_equals_untied_twin(qkv_bias, proj_bias, layer_scale):
+def test_equals_untied_counterpart(qkv_bias, proj_bias, layer_scale):
     tied, untied = make_pair(qkv_bias=qkv_bias, proj_bias=proj_bias, layer_scale_init_value=layer_scale)
     x = torch.randn(2, 7, 24, dtype=torch.double)
     ours, theirs = tied(x), untied(x)

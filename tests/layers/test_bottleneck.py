@@ -49,7 +49,7 @@ def make_pair(**cfg) -> tuple[SharedBottleneckStage, nn.Sequential]:
 
 
 def tied_gradients(untied: nn.Sequential) -> dict[str, Tensor]:
-    """Gradients of the untied twin under the names of the shared stage; W's is the sum over all of its uses."""
+    """Gradients of the untied counterpart under the names of the shared stage; W's is the sum over all of its uses."""
     grads = dict(weight=0)
     for i, block in enumerate(untied):
         reduce, norm1, _, conv2, norm2, _, expand, norm3 = block.body
@@ -68,7 +68,7 @@ def own_gradients(shared: SharedBottleneckStage) -> dict[str, Tensor]:
     return {re.sub(r'\b(bn|gn)(\d?)\b', r'norm\2', name): p.grad for name, p in shared.named_parameters()}
 
 
-def assert_twins(shared, untied, x, forward=None, tolerance=1e-9):
+def assert_equal_to_untied(shared, untied, x, forward=None, tolerance=1e-9):
     inputs = [x.clone().requires_grad_() for _ in range(2)]
     outs = [(forward or shared)(inputs[0]), untied(inputs[1])]
     torch.testing.assert_close(outs[0], outs[1], rtol=0, atol=tolerance)
@@ -103,11 +103,13 @@ def assert_twins(shared, untied, x, forward=None, tolerance=1e-9):
     ],
     ids=str,
 )
-def test_equals_untied_twin(cfg, norm_cfg, training):
+def test_equals_untied_counterpart(cfg, norm_cfg, training):
     pair = make_pair(norm_cfg=norm_cfg, **cfg)
     for stage in pair:
         stage.train(training)
-    assert_twins(*pair, torch.randn(2, pair[0][0].widen.conv.in_channels if pair[0][0].widen else 16, 7, 9).double())
+    assert_equal_to_untied(
+        *pair, torch.randn(2, pair[0][0].widen.conv.in_channels if pair[0][0].widen else 16, 7, 9).double()
+    )
     for ours, theirs in zip(pair[0], pair[1]):
         if norm_cfg['type'] == 'BN':
             torch.testing.assert_close(ours.norm3.running_var, theirs.body[-1].running_var)
@@ -117,20 +119,20 @@ def test_equals_untied_twin(cfg, norm_cfg, training):
 
 @pytest.mark.parametrize('training', [True, False])
 @pytest.mark.parametrize('cfg', [dict(), dict(stride=2, in_channels=8)], ids=str)
-def test_checkpointed_equals_untied_twin(cfg, training):
+def test_checkpointed_equals_untied_counterpart(cfg, training):
     shared, untied = make_pair(with_cp=True, **cfg)
     for stage in (shared, untied):
         stage.train(training)
-    assert_twins(shared, untied, torch.randn(2, cfg.get('in_channels', 4), 7, 9).double())
+    assert_equal_to_untied(shared, untied, torch.randn(2, cfg.get('in_channels', 4), 7, 9).double())
 
 
 @pytest.mark.parametrize('training', [True, False])
-def test_compiled_equals_untied_twin(training):
+def test_compiled_equals_untied_counterpart(training):
     shared, untied = make_pair(stride=2, in_channels=8, num_blocks=1)
     for stage in (shared, untied):
         stage.train(training)
     compiled = torch.compile(shared, fullgraph=True)
-    assert_twins(shared, untied, torch.randn(2, 8, 7, 9).double(), compiled)
+    assert_equal_to_untied(shared, untied, torch.randn(2, 8, 7, 9).double(), compiled)
 
 
 @pytest.mark.parametrize('stride', [1, 2])

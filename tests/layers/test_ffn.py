@@ -30,7 +30,7 @@ def make_pair(**cfg) -> tuple[Wrapped, Wrapped]:
 @pytest.mark.parametrize('act', ['GELU', 'ReLU'])
 @pytest.mark.parametrize('shape', [(2, 7, 24), (2, 3, 5, 24), (24,)])
 @pytest.mark.parametrize('shortcut', ['own', 'given', 'none'])
-def test_equals_untied_twin(act, shape, shortcut):
+def test_equals_untied_counterpart(act, shape, shortcut):
     tied, untied = make_pair(act_cfg=dict(type=act), add_identity=shortcut != 'none')
     args = [torch.randn(shape, dtype=torch.double) for _ in range(2 if shortcut == 'given' else 1)]
     ours, theirs = tied(*args), untied(*args)

@@ -1,4 +1,4 @@
-"""The tie survives what is done to models: each matrix is one storage, and its transposed twin is equal, at the end."""
+"""The tie survives what is done to models: each matrix is one storage, equal to its untied counterpart, at the end."""
 
 import copy
 import io
@@ -34,7 +34,7 @@ def build_stage() -> SharedStageResNet:
 
 
 def assert_tied(model: HaLViT) -> None:
-    """Each matrix is one storage, once in the state dict; the plain twin with W and its transpose gives the same."""
+    """Each matrix is one storage, once in the state dict; the plain model with W and its transpose gives the same."""
     fresh = build(tie=model.tie)
     state = {name: value for name, value in model.state_dict().items() if name in fresh.state_dict()}
     assert state.keys() == fresh.state_dict().keys()
@@ -42,11 +42,11 @@ def assert_tied(model: HaLViT) -> None:
     matrices = [name for name in parameters if name.endswith(('q_weight', 'kv_weight', 'ffn.weight'))]
     assert len(matrices) == 9
     assert len({parameters[name].untyped_storage().data_ptr() for name in matrices}) == 9
-    twin = VisionTransformer(**HALVIT)
-    twin.load_state_dict(untie_state_dict(state))
+    counterpart = VisionTransformer(**HALVIT)
+    counterpart.load_state_dict(untie_state_dict(state))
     fresh.load_state_dict(state)
     outputs = []
-    for net in (fresh.double(), twin.double()):
+    for net in (fresh.double(), counterpart.double()):
         net.eval()
         with torch.no_grad():
             outputs += net(IMAGES.double())

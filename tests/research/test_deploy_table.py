@@ -1,9 +1,7 @@
-import sys
-
 import pytest
 from deploy_table import KINDS, describe
 
-from tests.utils import run
+from tests.utils import run_tool
 
 HALVIT = 'configs/digits/halvit_2xb64_digits.py'
 
@@ -11,8 +9,7 @@ HALVIT = 'configs/digits/halvit_2xb64_digits.py'
 @pytest.mark.long
 def test_table(tmp_path):
     (tmp_path / 'deploy.md').write_text('before\n<!-- table -->\nold\n<!-- end of table -->\nafter\n')
-    command = (sys.executable, 'research/make_deploy_table.py', '--configs', HALVIT, '--rounds', '2')
-    run(*command, '--out', tmp_path / 'deploy.md')
+    run_tool('research/make_deploy_table.py', '--configs', HALVIT, '--rounds', '2', '--out', tmp_path / 'deploy.md')
     lines = (tmp_path / 'deploy.md').read_text().splitlines()
     assert (lines[0], lines[-1]) == ('before', 'after')
     rows = [line.split(' | ') for line in lines if ' | halvit_2xb64_digits | ' in line]

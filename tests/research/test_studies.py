@@ -88,16 +88,16 @@ def test_warm_start_study_ties_and_trains_on_two_ranks(folder):
 
 
 @pytest.mark.long
-def test_twins_are_compared(folder):
+def test_untied_counterparts_are_compared(folder):
     short = folder / 'short.py'
     base = ROOT / 'configs/digits/halvit_2xb64_digits.py'
     short.write_text(
         f'_base_ = {str(base)!r}\ntrain_cfg = dict(max_epochs=1, val_interval=1)\nparam_scheduler = None\n'
     )
     tool = ('research/compare_untied.py', short, '--ranks', '1', '--seeds', '0')
-    shown = run_tool(*tool, '--twin', 'model.backbone.tie=none', cwd=folder).stdout
-    [tied, twin] = [float(line.split(': ')[1].rstrip(' %')) for line in shown.splitlines() if 'seed 0: ' in line]
-    assert f'tied - twin: {tied - twin:+.2f} percentage points' in shown
+    shown = run_tool(*tool, '--untied', 'model.backbone.tie=none', cwd=folder).stdout
+    [tied, untied] = [float(line.split(': ')[1].rstrip(' %')) for line in shown.splitlines() if 'seed 0: ' in line]
+    assert f'tied - untied: {tied - untied:+.2f} percentage points' in shown
 
 
 def test_a_training_that_fails_is_told(tmp_path):

@@ -1,7 +1,6 @@
 """Detection by the tools as processes, on files in COCO's layout."""
 
 import json
-import sys
 
 import pytest
 from mmdet.datasets import CocoDataset
@@ -82,8 +81,8 @@ def test_annotations_are_looked_through_before_anything_starts(folder, tmp_path)
     content = json.loads((root / 'annotations/instances_train2017.json').read_text())
     del content['annotations']
     broken.write_text(json.dumps(content))
-    for tool in (['tools/dist_train.sh', CONFIG, '2'], [sys.executable, 'tools/train.py', CONFIG]):
-        failed = run(
+    for start, *tool in ((run, 'tools/dist_train.sh', CONFIG, '2'), (run_tool, 'tools/train.py', CONFIG)):
+        failed = start(
             *(*tool, '--cfg-options', f'train_dataloader.dataset.data_root={root}'),
             f'train_dataloader.dataset.ann_file={broken}',
             check=False,

@@ -4,7 +4,6 @@ import json
 import os
 import random
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from PIL import Image
 
 from halvit_mm.data import write_digits
 from halvit_mm.io.checkpoints import find_latest_checkpoint
-from tests.utils import ROOT, environment, free_port, kill_tree, run, run_tool
+from tests.utils import ROOT, environment, kill_tree, run, run_tool
 
 CONFIG = 'configs/digits/halvit_2xb64_digits.py'
 TINY_MODEL = [
@@ -67,10 +66,12 @@ def test_train_and_test_on_two_ranks(digits, tmp_path):
     assert (top1 * 3.6) == pytest.approx(round(top1 * 3.6), abs=1e-3)
 
     summary = run_tool(
-        *('research/summarize.py', CONFIG, '--metrics', tmp_path / 'metrics.json', '--twin', 'model.backbone.tie=none')
+        *('research/summarize.py', CONFIG, '--metrics', tmp_path / 'metrics.json'),
+        *('--untied', 'model.backbone.tie=none'),
     )
     assert (
-        f'halvit_mm.HaLViT: top-1 {top1:.2f} %, 360,682 parameters; its twin has 692,458 (0.52 times)' in summary.stdout
+        f'halvit_mm.HaLViT: top-1 {top1:.2f} %, 360,682 parameters; its untied counterpart has 692,458 (0.52 times)'
+        in summary.stdout
     )
 
 
@@ -111,6 +112,12 @@ def start(config, work_dir, *options: str) -> subprocess.Popen:
     )
 
 
+def train_to_the_end(config, work_dir, *options: str) -> str:
+    """What :func:`start` starts, without torchrun; what it writes."""
+    tool = ('tools/train.py', config, '--launcher', 'pytorch', '--work-dir', work_dir, '--no-validate', '--resume')
+    return run_tool(*tool, '--cfg-options', *options, ranks=2, timeout=200).stdout
+
+
 @pytest.mark.long
 def test_killed_training_ends_with_the_same_weights(digits, tmp_path):
     options = [
@@ -140,14 +147,13 @@ def test_killed_training_ends_with_the_same_weights(digits, tmp_path):
     # As if the kill had come while the next one was written by mmengine itself
     cut.write_bytes(last.read_bytes()[: last.stat().st_size // 2])
     (killed / 'last_checkpoint').write_text(str(cut))
-    assert start(config, killed, *options).wait(timeout=200) == 0, (tmp_path / 'killed.log').read_text()
-    log = (tmp_path / 'killed.log').read_text()
-    assert f'{cut.name} is not a whole checkpoint and is skipped' in log
+    log = train_to_the_end(config, killed, *options)
+    assert f'{cut.name} is not a whole checkpoint and is passed over' in log
     assert f'resumed epoch: {epoch},' in log
 
     seed = torch.load(killed / 'epoch_8.pth', weights_only=False)['meta']['seed']
     options = [option for option in options if not option.startswith('randomness')]
-    assert start(config, whole, *options, f'randomness.seed={seed}').wait(timeout=200) == 0
+    train_to_the_end(config, whole, *options, f'randomness.seed={seed}')
     assert_same_weights(killed / 'epoch_8.pth', whole / 'epoch_8.pth')
     ends = [torch.load(path / 'epoch_8.pth', weights_only=False) for path in (killed, whole)]
     for a, b in zip(*(end['ema_state_dict'].values() for end in ends), strict=True):
@@ -209,7 +215,7 @@ def test_the_hosts_own_tool_runs_our_config(digits, tmp_path):
 class TestErrors:
     """One clear line, at once, and nothing else."""
 
-    def told(self, *command, **variables) -> str:
+    def told(self, *command, run=run, **variables) -> str:
         failed = run(*command, check=False, **variables)
         assert failed.returncode == 2
         assert 'Traceback' not in failed.stdout
@@ -232,8 +238,9 @@ class TestErrors:
 
     def test_missing_data(self):
         options = ('--cfg-options', 'train_dataloader.dataset.data_root=absent')
-        for tool in (['tools/dist_train.sh', CONFIG, '2'], [sys.executable, 'tools/train.py', CONFIG]):
-            assert self.told(*tool, *options).startswith('error: train_dataloader: absent does not exist')
+        for start, *tool in ((run, 'tools/dist_train.sh', CONFIG, '2'), (run_tool, 'tools/train.py', CONFIG)):
+            line = self.told(*tool, *options, run=start)
+            assert line.startswith('error: train_dataloader: absent does not exist')
 
     def test_usage(self):
         for script in ('dist_train', 'dist_test', 'slurm_train', 'slurm_test'):
@@ -261,23 +268,10 @@ class TestErrors:
 @pytest.mark.long
 def test_slurm_ranks_on_cpu(digits, tmp_path):
     """What srun gives each task, without srun: two processes with Slurm's variables."""
-    port = str(free_port())
-    slurm = dict(SLURM_NTASKS='2', SLURM_NODELIST='localhost', MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
-    tasks = [
-        subprocess.Popen(
-            [sys.executable, 'tools/train.py', CONFIG, '--work-dir', str(tmp_path), '--launcher=slurm', '--cfg-options']
-            + [*digits, *TINY_MODEL, *ONE_EPOCH],
-            cwd=ROOT,
-            env=environment(**slurm, SLURM_PROCID=str(i), SLURM_LOCALID=str(i)),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for i in range(2)
-    ]
-    outputs = [task.communicate(timeout=200)[0] for task in tasks]
-    assert [task.returncode for task in tasks] == [0, 0], outputs
-    assert 'GPU number: 2' in outputs[0]
+    tool = ('tools/train.py', CONFIG, '--work-dir', tmp_path, '--launcher=slurm', '--cfg-options')
+    options = (*digits, *TINY_MODEL, *ONE_EPOCH)
+    trained = run_tool(*tool, *options, ranks=2, launcher='slurm', SLURM_NODELIST='localhost')
+    assert 'GPU number: 2' in trained.stdout
     assert (tmp_path / 'epoch_1.pth').is_file()
 
 

@@ -8,8 +8,7 @@ import torch
 from mmengine.config import Config
 
 from halvit_mm.io.checkpoints import load_file
-from tests.train.hooks.test_checkpoint import count_reads
-from tests.utils import run_tool
+from tests.utils import count_reads, run_tool
 
 BY_EPOCH = dict(by_epoch=True, max_epochs=3, val_interval=100)
 BY_ITERATION = dict(by_epoch=False, max_iters=15, val_interval=100)

@@ -125,8 +125,10 @@ def test_upstreams_own_tools_train_resume_and_test(tmp_path):
     whole, cut = (torch.load(tmp_path / f'{name}/epoch_2.pth', weights_only=False) for name in ('whole', 'cut'))
     assert_identical(whole['state_dict'], cut['state_dict'])
     assert_identical(whole['optimizer'], cut['optimizer'])
-    # The dumped config runs too.
+    # What is dumped is what was given, and runs too.
     dumped = tmp_path / 'whole' / CONFIG.name
+    for word in ('gloo', 'device_ids', 'model_wrapper_cfg', 'CheckedDataset', 'Seeded'):
+        assert word not in dumped.read_text()
     tested = run_tool(test, dumped, 'cut/epoch_2.pth', '--launcher', 'pytorch', ranks=2, cwd=tmp_path).stdout
     assert 'accuracy/top1' in tested
 

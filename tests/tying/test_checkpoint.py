@@ -2,34 +2,18 @@ import copy
 import re
 
 import pytest
-import timm
 import torch
-import torchvision
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
 
 from halvit_mm.data.digits import write_digits
 from halvit_mm.errors import UserError
-from halvit_mm.io.weights import read_weights, to_mmpretrain
 from halvit_mm.models import HaLViT, SharedStageResNet
-from halvit_mm.tying.calibrate import fit_units, output_error
-from halvit_mm.tying.checkpoint import load_plain, tie_checkpoint, tie_weights, units_of
+from halvit_mm.tying.checkpoint import tie_checkpoint, tie_weights
+from tests.tying.conftest import SMALL, images, make_vit
 from tests.utils import ROOT, TINY_ARCH, run_tool, untie_state_dict
 
 CONFIG = ROOT / 'configs/digits/halvit_2xb64_digits.py'
-SMALL = dict(img_size=32, patch_size=8, layer_scale_init_value=0.5)
-
-
-def make_vit(tie: str, **cfg) -> HaLViT:
-    vit = HaLViT(TINY_ARCH, tie=tie, **SMALL, **cfg).double().eval()
-    for name, parameter in vit.named_parameters():
-        if 'deviation' not in name:
-            torch.nn.init.normal_(parameter, std=0.3)
-    return vit
-
-
-def images(number: int = 4) -> torch.Tensor:
-    return torch.randn(number, 3, 32, 32, dtype=torch.double)
 
 
 @pytest.mark.parametrize('way', ['mean', 'bases', 'products'])
@@ -51,122 +35,6 @@ def test_a_tied_model_written_out_is_found_again():
         torch.testing.assert_close(tied.state_dict()[name], value, rtol=0, atol=1e-12)
 
 
-def test_fit_brings_outputs_closer():
-    plain, tied = make_vit('none'), make_vit('both')
-    layers = [layer.name for layer in tie_weights(plain, tied, 'products')]
-    assert units_of(layers) == ['layers.0', 'layers.1', 'layers.2']
-    told, batches = {}, [images(16) for _ in range(4)]
-    fit_units(plain, tied, units_of(layers), batches, 60, 1e-2, lambda name, *errors: told.update({name: errors}))
-    assert [*told] == units_of(layers)
-    assert all(after < 0.7 * before for before, after in told.values()), told
-    assert not tied.training
-
-
-def test_fit_of_an_annealed_model_leaves_it_the_plain_one():
-    plain, tied = make_vit('none'), make_vit('both', annealed=True)
-    layers = [layer.name for layer in tie_weights(plain, tied, 'mean')]
-    before = tied.layers[0].ffn.weight.clone()
-    fit_units(plain, tied, units_of(layers), [images(16)], 3)
-    assert not torch.equal(tied.layers[0].ffn.weight, before)
-    x = images()
-    torch.testing.assert_close(tied(x)[0], plain(x)[0], rtol=0, atol=1e-9)
-
-
-def test_output_error_leaves_the_shortcut_out():
-    plain, tied = make_vit('none'), make_vit('both', annealed=True)
-    tie_weights(plain, tied, 'mean')
-    assert output_error(plain, tied, 'layers.1.ffn', [images()]) < 1e-9
-    with torch.no_grad():
-        tied.layers[1].ffn.gamma2.weight.zero_()
-    assert output_error(plain, tied, 'layers.1.ffn', [images()]) == pytest.approx(1)
-
-
-def resnet(shared: tuple[int, ...], **cfg) -> SharedStageResNet:
-    return (
-        SharedStageResNet(50, shared, stem_channels=8, base_channels=8, out_indices=(0, 1, 2, 3), **cfg).double().eval()
-    )
-
-
-@pytest.mark.parametrize('cfg', [dict(), dict(groups=2, width_per_group=4)], ids=['resnet', 'resnext'])
-def test_a_shared_stage_hidden_in_a_plain_one_is_found_again(cfg):
-    """Hidden channels in other places and scales; the stage's first block apart, which has no plain form."""
-    plain, tied, sought = resnet((), **cfg), resnet((2,), **cfg), resnet((2,), **cfg)
-    stage, blocks = sought.layer3, plain.layer3
-    mid, groups = stage.weight.shape[0], stage[0].conv2.groups
-    for module in stage.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            for value in (module.weight, module.bias, module.running_mean):
-                torch.nn.init.normal_(value, 0.3, 0.3)
-            module.running_var.uniform_(0.5, 2)
-    with torch.no_grad():
-        for block, own in zip(blocks, stage):
-            block.load_state_dict(own.state_dict(), strict=False)
-            block.conv1.weight.copy_(stage.weight[:, -block.conv1.in_channels :])
-            block.conv3.weight.copy_(stage.weight.transpose(0, 1))
-            # The norm in front of conv1 takes a factor back, the norm behind conv2 the inverse of conv3's
-            order = torch.cat([torch.randperm(mid // groups) + g * mid // groups for g in range(groups)])
-            block.conv3.weight.copy_(block.conv3.weight[:, order] * 2)
-            block.conv2.weight.copy_(block.conv2.weight[order])
-            for name in ('weight', 'bias'):
-                value = getattr(block.norm2, name)
-                value.copy_(value[order] / 2)
-            block.norm2.running_mean.copy_(block.norm2.running_mean[order])
-            block.norm2.running_var.copy_(block.norm2.running_var[order])
-            factor = torch.rand(mid, dtype=torch.double) + 0.5
-            block.conv1.weight.mul_(factor.view(-1, 1, 1, 1))
-            block.norm1.running_mean.mul_(factor)
-            block.norm1.running_var.copy_((block.norm1.running_var + 1e-5) * factor**2 - 1e-5)
-    tie_weights(plain, tied, 'bases')
-    x = torch.randn(2, stage.weight.shape[1], 5, 5, dtype=torch.double)
-    for own, block in [*zip(tied.layer3, blocks)][1:]:
-        torch.testing.assert_close(own(x, tied.layer3.weight), block(x), rtol=0, atol=1e-6)
-
-
-def test_timm_and_torchvision_are_read(tmp_path):
-    vit = timm.create_model('vit_tiny_patch16_224', img_size=32, patch_size=8, num_classes=5, depth=2, init_values=0.5)
-    ours = MODELS.build(
-        dict(
-            type='mmpretrain.ImageClassifier',
-            backbone=dict(
-                type='mmpretrain.VisionTransformer',
-                arch=dict(embed_dims=192, num_layers=2, num_heads=3, feedforward_channels=768),
-                img_size=32,
-                patch_size=8,
-                layer_scale_init_value=1.0,
-            ),
-            head=dict(type='mmpretrain.VisionTransformerClsHead', num_classes=5, in_channels=192),
-        )
-    ).eval()
-    x = torch.randn(2, 3, 32, 32)
-    torch.save({'model': {f'module.{k}': v for k, v in vit.state_dict().items()}}, tmp_path / 'vit.pth')
-    ours.load_state_dict(read_weights(str(tmp_path / 'vit.pth')))
-    torch.testing.assert_close(ours(x), vit.eval()(x), rtol=1e-4, atol=1e-4)
-
-    theirs = torchvision.models.resnet50(num_classes=5).eval()
-    cfg = Config.fromfile(ROOT / 'configs/baselines/resnet50_8xb32_in1k.py').model
-    ours = MODELS.build({**cfg, 'head': {**cfg.head, 'num_classes': 5}}).eval()
-    ours.load_state_dict(to_mmpretrain(theirs.state_dict()))
-    torch.testing.assert_close(ours(x)[0] if isinstance(ours(x), tuple) else ours(x), theirs(x), rtol=1e-4, atol=1e-4)
-
-
-def test_safetensors_are_read(tmp_path):
-    from safetensors.torch import save_file
-
-    save_file({'blocks.0.attn.qkv.weight': torch.ones(3, 1)}, tmp_path / 'a.safetensors')
-    assert [*read_weights(str(tmp_path / 'a.safetensors'))] == ['backbone.layers.0.attn.qkv.weight']
-
-
-def test_files_that_are_no_checkpoints(tmp_path):
-    (tmp_path / 'text.pth').write_text('no')
-    torch.save([1, 2], tmp_path / 'list.pth')
-    with pytest.raises(UserError, match=r'none\.pth does not exist'):
-        read_weights(str(tmp_path / 'none.pth'))
-    with pytest.raises(UserError, match=r'text\.pth cannot be read'):
-        read_weights(str(tmp_path / 'text.pth'))
-    with pytest.raises(UserError, match=r'list\.pth holds a list'):
-        read_weights(str(tmp_path / 'list.pth'))
-
-
 def test_weights_of_another_shape_are_refused(tmp_path):
     cfg = Config.fromfile(CONFIG)
     cfg.model.backbone.tie = 'none'
@@ -175,11 +43,11 @@ def test_weights_of_another_shape_are_refused(tmp_path):
     del state['backbone.layers.0.ln1.weight']
     torch.save(state, tmp_path / 'plain.pth')
     told = (
-        r'plain\.pth does not fit .*: backbone\.layers\.0\.ln1\.weight missing instead of \(96,\); '
-        r'backbone\.layers\.0\.attn\.proj\.weight \(3, 3\) instead of \(96, 96\)$'
+        r'plain\.pth is not a checkpoint of this model: backbone\.layers\.0\.ln1\.weight missing instead of \(96,\); '
+        r'backbone\.layers\.0\.attn\.proj\.weight \(3, 3\) instead of \(96, 96\)\. '
     )
     with pytest.raises(UserError, match=told):
-        load_plain(cfg, str(tmp_path / 'plain.pth'))
+        tie_checkpoint(cfg, str(tmp_path / 'plain.pth'), Config.fromfile(CONFIG), str(tmp_path / 'out.pth'))
 
 
 @pytest.mark.parametrize(
@@ -206,7 +74,9 @@ def test_nothing_is_written_where_it_does_not_fit(tmp_path):
     state = MODELS.build({**cfg.model, '_scope_': 'mmpretrain'}).state_dict()
     torch.save(state, tmp_path / 'tied.pth')
     cfg.model.backbone.tie = 'none'
-    with pytest.raises(UserError, match=r'tied\.pth does not fit .*: backbone\.layers\.0\.attn\.qkv\.weight missing'):
+    with pytest.raises(
+        UserError, match=r'tied\.pth is not a checkpoint of this model: backbone\.layers\.0\.attn\.qkv\.weight missing'
+    ):
         tie_checkpoint(cfg, str(tmp_path / 'tied.pth'), Config.fromfile(CONFIG), str(tmp_path / 'out.pth'))
     assert [file.name for file in tmp_path.iterdir()] == ['tied.pth']
 
@@ -246,3 +116,13 @@ def test_tool_on_the_digits(tmp_path):
     assert re.search(r'top-1 before any fine-tuning: \d+\.\d\d %', done)
     model = MODELS.build({**Config.fromfile(CONFIG).model, '_scope_': 'mmpretrain'})
     model.load_state_dict(torch.load(tmp_path / 'tied.pth')['state_dict'])
+
+
+def test_blocks_from_the_tenth_on_are_compared():
+    """Of ResNet-101's third stage, which has 23."""
+    cfg = dict(depth=101, stem_channels=8, base_channels=8)
+    plain, tied = SharedStageResNet(shared_stages=(), **cfg), SharedStageResNet(shared_stages=(2,), **cfg)
+    tie_weights(plain, tied, 'mean')
+    plain.layer3[12].conv2 = torch.nn.Conv2d(32, 32, 5, bias=False)
+    with pytest.raises(UserError, match=r'layer3\.12\.conv2\.weight \(32, 32, 5, 5\) instead of \(32, 32, 3, 3\)$'):
+        tie_weights(plain, tied, 'mean')

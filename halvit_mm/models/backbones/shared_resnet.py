@@ -18,7 +18,7 @@ class SharedStageResNet(ResNet):
     utilize the weight space efficiently?" (`arXiv 2401.16438 <https://arxiv.org/abs/2401.16438>`_).
 
     Stands wherever mmpretrain's ``ResNet`` or ``ResNeXt`` stands: every argument of those classes has the same
-    meaning and default here, ``groups`` apart, whose default is 1. Stages that are not shared are the host's,
+    meaning and default here, ``groups`` apart, whose default is 1. Stages that are not shared are upstream's,
     parameter for parameter and key for key; its checkpoints load into them. See
     :class:`~halvit_mm.layers.SharedBottleneckStage` for the others.
 
@@ -51,7 +51,7 @@ class SharedStageResNet(ResNet):
         with_cp (bool): Whether each block's activations are computed again in the backward pass instead of
             being kept. Defaults to False.
         zero_init_residual (bool): Whether a block's last norm starts at zero. Defaults to True.
-        init_cfg (dict or list, optional): Initialization config of mmengine. Defaults to the host's: Kaiming
+        init_cfg (dict or list, optional): Initialization config of mmengine. Defaults to upstream's: Kaiming
             for convolutions, 1 for norms; W starts by itself, Xavier normal.
         drop_path_rate (float): Stochastic depth rate of the last block; it grows linearly from 0 at the first.
             Defaults to 0.
@@ -146,7 +146,7 @@ class SharedStageResNet(ResNet):
                 f'conv_cfg={conv_cfg} cannot be used in a shared stage, whose W is a plain 1x1 convolution; leave it '
                 'out, or choose shared_stages=()'
             )
-        # Set first: the host's constructor calls make_res_layer.
+        # Set first: upstream's constructor calls make_res_layer.
         self.shared_stages = tuple(sorted(set(shared_stages)))
         self.groups = groups
         self.width_per_group = width_per_group
@@ -198,7 +198,7 @@ class SharedStageResNet(ResNet):
             ) from None
 
     def init_weights(self) -> None:
-        # The host's own zeroes the norms of a checkpoint that is named in a list.
+        # Upstream's own zeroes the norms of a checkpoint that is named in a list.
         init_cfgs = self.init_cfg if isinstance(self.init_cfg, list) else [self.init_cfg]
         if any(cfg and cfg['type'] == 'Pretrained' for cfg in init_cfgs):
             super(ResNet, self).init_weights()
@@ -221,7 +221,7 @@ class SharedStageResNet(ResNet):
         """
         if not param_name.startswith(prefix):
             return super().get_layer_depth(param_name, prefix)
-        # The host knows a stage by the literal prefix 'backbone.', and asks for the number of a block after it.
+        # Upstream knows a stage by the literal prefix 'backbone.', and asks for the number of a block after it.
         stage, _, name = param_name[len(prefix) :].partition('.')
         if name == 'weight' and stage in self.res_layers:
             name = '0.weight'

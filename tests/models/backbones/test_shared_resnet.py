@@ -41,7 +41,7 @@ def shapes(model: nn.Module, skip: tuple[str, ...] = ()) -> dict[str, torch.Size
 
 
 @pytest.mark.parametrize(
-    ('cfg', 'host', 'host_cfg'),
+    ('cfg', 'upstream', 'upstream_cfg'),
     [
         (dict(depth=18), ResNet, dict()),
         (dict(depth=50, deep_stem=True, avg_down=True), ResNet, dict()),
@@ -50,9 +50,9 @@ def shapes(model: nn.Module, skip: tuple[str, ...] = ()) -> dict[str, torch.Size
     ],
     ids=str,
 )
-def test_no_shared_stage_is_the_host(cfg, host, host_cfg):
+def test_no_shared_stage_is_upstreams(cfg, upstream, upstream_cfg):
     cfg = {**TINY, **cfg}
-    plain = host(**{**cfg, **host_cfg})
+    plain = upstream(**{**cfg, **upstream_cfg})
     ours = SharedStageResNet(**cfg, shared_stages=())
     ours.load_state_dict(plain.state_dict(), strict=True)
     assert [name for name, _ in ours.named_parameters()] == [name for name, _ in plain.named_parameters()]
@@ -63,18 +63,18 @@ def test_no_shared_stage_is_the_host(cfg, host, host_cfg):
 
 @pytest.mark.parametrize('groups', [1, 4])
 def test_other_stages_are_the_hosts_and_take_its_weights(groups):
-    host = ResNet(**TINY) if groups == 1 else ResNeXt(**TINY, groups=groups, width_per_group=2)
+    upstream = ResNet(**TINY) if groups == 1 else ResNeXt(**TINY, groups=groups, width_per_group=2)
     ours = tiny(shared_stages=(2, 3), groups=groups, width_per_group=2)
-    assert shapes(ours, ('layer3', 'layer4')) == shapes(host, ('layer3', 'layer4'))
+    assert shapes(ours, ('layer3', 'layer4')) == shapes(upstream, ('layer3', 'layer4'))
     own = {name: value.clone() for name, value in ours.state_dict().items()}
-    for parameter in host.parameters():
+    for parameter in upstream.parameters():
         nn.init.normal_(parameter)
-    load_state_dict(ours, host.state_dict())
+    load_state_dict(ours, upstream.state_dict())
     for name, value in ours.state_dict().items():
-        expected = own if name.startswith(('layer3', 'layer4')) else host.state_dict()
+        expected = own if name.startswith(('layer3', 'layer4')) else upstream.state_dict()
         assert torch.equal(value, expected[name]), name
     with pytest.raises(RuntimeError, match=r'layer3\.weight'):
-        ours.load_state_dict(host.state_dict(), strict=True)
+        ours.load_state_dict(upstream.state_dict(), strict=True)
     again = tiny(shared_stages=(2, 3), groups=groups, width_per_group=2)
     again.load_state_dict(ours.state_dict(), strict=True)
 
@@ -84,9 +84,9 @@ def test_shared_weight_is_held_once():
     names = [name for name, _ in model.named_parameters(remove_duplicate=False) if name.endswith('.weight')]
     assert {f'layer{i}.weight' for i in (1, 2, 3, 4)} <= set(names)
     assert not any('conv1' in name or 'conv3' in name for name in names if name.startswith('layer'))
-    twin = copy.deepcopy(model)
-    assert twin.layer1.weight is not model.layer1.weight
-    twin.layer1.weight.data.zero_()
+    copied = copy.deepcopy(model)
+    assert copied.layer1.weight is not model.layer1.weight
+    copied.layer1.weight.data.zero_()
     assert model.layer1.weight.abs().sum() > 0
 
 
@@ -109,12 +109,12 @@ def test_shared_weight_is_held_once():
     ids=str,
 )
 def test_trains_with_every_option(cfg, size):
-    model, host_cfg = tiny(zero_init_residual=False, **cfg), {**TINY, **cfg}
+    model, upstream_cfg = tiny(zero_init_residual=False, **cfg), {**TINY, **cfg}
     model.init_weights()
     model.train()
     outs = model(torch.randn(2, 3, *size))
-    host_cfg = {k: v for k, v in host_cfg.items() if k not in ('shared_stages', 'groups', 'width_per_group')}
-    assert [out.shape for out in outs] == [out.shape for out in ResNet(**host_cfg)(torch.randn(2, 3, *size))]
+    upstream_cfg = {k: v for k, v in upstream_cfg.items() if k not in ('shared_stages', 'groups', 'width_per_group')}
+    assert [out.shape for out in outs] == [out.shape for out in ResNet(**upstream_cfg)(torch.randn(2, 3, *size))]
     sum(out.square().mean() for out in outs).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
@@ -174,12 +174,12 @@ def test_initialization(tmp_path):
 @pytest.mark.parametrize('prefix', ['backbone.', 'model.backbone.', ''])
 @pytest.mark.parametrize('depth', [50, 101, 152])
 def test_layer_depth(depth, prefix):
-    host = ResNet(**{**TINY, 'depth': depth})
+    upstream = ResNet(**{**TINY, 'depth': depth})
     model = tiny(depth=depth, shared_stages=(2, 3))
     renamed = {f'layer{i}.weight': f'layer{i}.0.conv1.weight' for i in (3, 4)}
     last = 4 if depth == 50 else 12
     for name, _ in model.named_parameters():
-        expected = host.get_layer_depth(f'backbone.{renamed.get(name, name)}', 'backbone.')
+        expected = upstream.get_layer_depth(f'backbone.{renamed.get(name, name)}', 'backbone.')
         assert model.get_layer_depth(prefix + name, prefix) == expected
     first = model.get_layer_depth(f'{prefix}layer3.0.conv2.weight', prefix)
     assert model.get_layer_depth(f'{prefix}layer3.weight', prefix) == first

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from halvit_mm.errors import UserError
 from halvit_mm.io.checkpoints import find_latest_checkpoint, load_file
-from halvit_mm.launch.ranks import main
 from tests.utils import ROOT, environment, free_port, kill_tree, run
 
 CONFIG = """
@@ -112,20 +110,3 @@ def wait_for_checkpoint(work_dir: Path, after: int, machines: list[subprocess.Po
         assert all(process.poll() is None for process in machines), 'a machine ended'
         assert time.monotonic() < deadline, f'no checkpoint after {after}'
         time.sleep(0.5)
-
-
-def test_restarts_are_refused_where_they_make_no_sense(config, monkeypatch):
-    monkeypatch.setenv('PORT', str(free_port()))
-    for argv, told in (
-        (
-            ['train.py', '2', str(config()), '--max-restarts', '-1'],
-            '--max-restarts -1 is not a number of restarts; expected 0 or more',
-        ),
-        (
-            ['train.py', '2', str(config()), '--max-restarts', '1', '--resume', 'a.pth'],
-            'is not an option of a test or of --resume FILE',
-        ),
-        (['test.py', '2', str(config()), 'a.pth', '--max-restarts', '1'], 'expected a training'),
-    ):
-        with pytest.raises(UserError, match=told):
-            main(argv)

@@ -1,59 +1,18 @@
-import socket
-import sys
+from argparse import Namespace
 from pathlib import Path
 
 import mmdet
 import pytest
 import torch
+from mmengine.config import Config
 
-from halvit_mm.errors import UserError, errors_in_one_line
+from halvit_mm.data import write_digits_coco
+from halvit_mm.errors import UserError
 from halvit_mm.launch.checks import check_run
 from halvit_mm.launch.command import parse_command
-from halvit_mm.launch.ranks import check_ranks, main
-from tests.utils import ROOT, free_port, run
+from tests.utils import ROOT
 
 DIGITS = 'configs/digits/halvit_2xb64_digits.py'
-
-
-def test_busy_port():
-    with socket.socket() as other:
-        other.bind(('', 0))
-        other.listen()
-        port = other.getsockname()[1]
-        with pytest.raises(UserError, match=f'port {port} .* expected a free one, such as PORT={port + 1}'):
-            check_ranks(2, node_rank=0, master_addr='127.0.0.1', port=port)
-        # The port is another machine's there.
-        check_ranks(2, node_rank=1, master_addr='10.0.0.1', port=port)
-    check_ranks(2, node_rank=0, master_addr='127.0.0.1', port=port)
-
-
-def test_more_ranks_than_gpus(monkeypatch):
-    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 4)
-    check_ranks(4, 0, '127.0.0.1', free_port())
-    with pytest.raises(
-        UserError, match='8 is not a number of ranks that this machine has GPUs for; expected at most 4'
-    ):
-        check_ranks(8, 0, '127.0.0.1', free_port())
-
-
-def test_no_ranks():
-    with pytest.raises(UserError, match='0 is not a number of ranks; expected at least 1'):
-        check_ranks(0, 0, '127.0.0.1', free_port())
-
-
-@pytest.mark.parametrize(
-    ('argv', 'message'),
-    [
-        (['train.py', '2'], 'too few arguments'),
-        (['train.py', 'two', DIGITS], "'two'; expected whole numbers"),
-        (['train.py', '2', 'absent.py'], 'config absent.py does not exist'),
-    ],
-)
-def test_bad_arguments(argv, message, monkeypatch):
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setenv('PORT', str(free_port()))
-    with pytest.raises(UserError, match=message):
-        main(argv)
 
 
 def check(tool: str, argv: list[str], **options) -> None:
@@ -113,17 +72,18 @@ class TestCheckRun:
         with pytest.raises(UserError, match='--auto-scale-lr: .* expected auto_scale_lr.base_batch_size'):
             check('train', [DIGITS, '--auto-scale-lr'], **data, auto_scale_lr=dict(_delete_=True))
 
-
-def test_only_the_first_rank_tells(capsys, monkeypatch):
-    for rank, told in (('0', 'error: the reason\n'), ('1', '')):
-        monkeypatch.setenv('RANK', rank)
-        with pytest.raises(SystemExit) as ended, errors_in_one_line():
-            raise UserError('the reason')
-        assert ended.value.code == 2
-        assert capsys.readouterr().err == told
-
-
-def test_no_upstream_is_imported_before_it_is_needed():
-    """They take seconds, and the process that starts the ranks stays beside them."""
-    upstream = 'mmpretrain', 'mmdet', 'mmcv'
-    run(sys.executable, '-c', f'import sys, halvit_mm.launch.ranks; assert not sys.modules.keys() & set({upstream})')
+    def test_coco_files_behind_wrappers_are_looked_through(self, tmp_path):
+        write_digits_coco(tmp_path, train=1, val=1)
+        whole, broken = (
+            dict(type='CocoDataset', data_root=str(tmp_path), ann_file=f'annotations/instances_{split}.json')
+            for split in ('train', 'val')
+        )
+        for one in (whole, broken):
+            one['metainfo'] = dict(classes=[*'0123456789'])
+            one['data_prefix'] = dict(img='train' if one is whole else 'val')
+        both = dict(type='ConcatDataset', datasets=[whole, broken])
+        cfg = Config(dict(train_dataloader=dict(dataset=dict(type='RepeatDataset', dataset=both))))
+        check_run(cfg, 'train', Namespace(resume=None))
+        (tmp_path / broken['ann_file']).write_text('{')
+        with pytest.raises(UserError, match=r'train_dataloader: .*instances_val\.json is not a JSON file'):
+            check_run(cfg, 'train', Namespace(resume=None))

@@ -1,0 +1,46 @@
+"""Networks to export, with weights that no exporter folds."""
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from halvit_mm.cost import count_parameters
+from halvit_mm.deploy.network import load_network
+from halvit_mm.io.configs import load_config
+from tests.utils import ROOT
+
+HALVIT = 'configs/digits/halvit_2xb64_digits.py'
+RESNET = 'configs/digits/resnet50-pe_2xb64_digits.py'
+DETECTOR = 'configs/digits/mask-rcnn_halvit_digits-coco.py'
+SHARED_DETECTOR = 'configs/digits/mask-rcnn_resnet50-pe_digits-coco.py'
+
+
+def read(config: str, **options) -> Config:
+    return load_config(str(ROOT / config), options)
+
+
+def randomize(model: torch.nn.Module) -> None:
+    """Give biases, norms and statistics values of their own: what is zero or one is folded by exporters."""
+    with torch.no_grad():
+        for name, value in (*model.named_parameters(), *model.named_buffers()):
+            if value.is_floating_point() and value.ndim == 1 and not name.startswith('data_preprocessor'):
+                value.add_(torch.rand_like(value) * 0.1)
+
+
+def unique_bytes(cfg: Config) -> int:
+    network = load_network(cfg)
+    parts = [network.model.backbone, network.model.neck] if network.detector else [network.model]
+    return 4 * sum(count_parameters(part) for part in parts)
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    def write(cfg: Config) -> str:
+        torch.manual_seed(0)
+        model = load_network(cfg).model
+        randomize(model)
+        path = tmp_path / 'weights.pth'
+        torch.save(dict(state_dict=model.state_dict()), path)
+        return str(path)
+
+    return write

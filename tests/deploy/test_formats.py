@@ -1,0 +1,37 @@
+import pytest
+
+from halvit_mm.deploy.export import export
+from halvit_mm.errors import UserError
+from tests.deploy.conftest import HALVIT, read, unique_bytes
+
+
+@pytest.mark.parametrize(
+    ('suffix', 'precision'), [('pt2', 'fp32'), ('pt2', 'fp16'), ('pt', 'fp32'), ('pt', 'fp16'), ('xml', 'fp32')]
+)
+def test_runs_like_the_model(suffix, precision, checkpoint, tmp_path):
+    cfg, said = read(HALVIT), []
+    cfg.test_dataloader.dataset.data_root = 'nowhere'
+    path = tmp_path / f'model.{suffix}'
+    export(cfg, checkpoint(cfg), path, precision, None, suffix != 'xml', suffix == 'pt2', verify=2, say=said.append)
+    assert any('largest difference' in line for line in said)
+    weights = path.with_suffix('.bin') if suffix == 'xml' else path
+    kept = unique_bytes(cfg) // (2 if precision == 'fp16' else 1)
+    assert weights.stat().st_size < 1.05 * kept + 2**20  # of a program the code as well
+
+
+@pytest.mark.parametrize(
+    ('out', 'options', 'message'),
+    [
+        ('model.tflite', {}, r'the suffix says the format; choose from \.onnx'),
+        ('model.pt2', dict(precision='int8'), '--precision int8 is for ONNX; torch.export is written in fp32'),
+        ('model.pt', dict(dynamic_size=True), '--dynamic-size: a TorchScript trace keeps the size'),
+        ('model.pt', dict(external_data=True), '--external-data is for ONNX files'),
+        ('model.xml', dict(dynamic_batch=True), 'OpenVINO computes wrong numbers'),
+        ('model.xml', dict(precision='fp16'), 'OpenVINO computes wrong numbers'),
+        ('no/such/model.onnx', {}, 'folder .*/no/such does not exist'),
+    ],
+)
+def test_before_anything_is_computed(out, options, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        export(read(HALVIT), 'none.pth', tmp_path / out, **options)
+    assert not [*tmp_path.iterdir()]

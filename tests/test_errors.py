@@ -1,0 +1,35 @@
+import pytest
+
+from halvit_mm.errors import RankError, UserError, errors_in_one_line
+
+
+def test_only_the_first_rank_tells(capsys, monkeypatch):
+    for rank, told in (('0', 'error: the reason\n'), ('1', '')):
+        monkeypatch.setenv('RANK', rank)
+        with pytest.raises(SystemExit) as ended, errors_in_one_line():
+            raise UserError('the reason')
+        assert ended.value.code == 2
+        assert capsys.readouterr().err == told
+
+
+def test_what_one_rank_met_is_told_by_that_rank(capsys, monkeypatch):
+    monkeypatch.setenv('SLURM_PROCID', '3')
+    monkeypatch.delenv('RANK', raising=False)
+    with pytest.raises(SystemExit) as ended, errors_in_one_line():
+        raise RankError('the reason')
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == 'error: rank 3: the reason\n'
+
+
+def test_without_ranks(capsys, monkeypatch):
+    for name in ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'):
+        monkeypatch.delenv(name, raising=False)
+    for error in (UserError, RankError):
+        with pytest.raises(SystemExit), errors_in_one_line():
+            raise error('the reason')
+        assert capsys.readouterr().err == 'error: the reason\n'
+
+
+def test_other_errors_keep_their_traceback():
+    with pytest.raises(ValueError, match='a fault of ours'), errors_in_one_line():
+        raise ValueError('a fault of ours')
