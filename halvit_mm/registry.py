@@ -8,7 +8,7 @@ from mmengine.registry import RUNNERS as ROOT_RUNNERS
 from mmengine.registry import Registry
 
 MODELS = Registry('model', parent=ROOT_MODELS, scope='halvit_mm', locations=['halvit_mm.models'])
-HOOKS = Registry('hook', parent=ROOT_HOOKS, scope='halvit_mm', locations=['halvit_mm.train', 'halvit_mm.tying'])
+HOOKS = Registry('hook', parent=ROOT_HOOKS, scope='halvit_mm', locations=['halvit_mm.train'])
 LOOPS = Registry('loop', parent=ROOT_LOOPS, scope='halvit_mm', locations=['halvit_mm.train'])
 RUNNERS = Registry('runner', parent=ROOT_RUNNERS, scope='halvit_mm', locations=['halvit_mm.train'])
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(

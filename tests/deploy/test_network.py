@@ -13,5 +13,5 @@ def test_shapes_of_test_pipelines():
 
 
 def test_size_that_no_pipeline_names(tmp_path):
-    with pytest.raises(UserError, match='says no size of its test images; name one with --shape'):
+    with pytest.raises(UserError, match='has no size for its test images; name one with --shape'):
         export(read(DETECTOR), None, tmp_path / 'model.onnx')
