@@ -21,6 +21,8 @@ from PIL import Image
 # switching them off leaves some of them on.
 os.environ['TORCHINDUCTOR_FORCE_DISABLE_CACHES'] = '1'
 os.environ['TORCHINDUCTOR_CACHE_DIR'] = tempfile.mkdtemp(prefix='inductor')
+# Which vector instructions there are is read from the processor, without compiling a program for each.
+os.environ['TORCHINDUCTOR_VEC_ISA_OK'] = '1'
 atexit.register(shutil.rmtree, os.environ['TORCHINDUCTOR_CACHE_DIR'], ignore_errors=True)
 
 # For each config that is inherited from a package upstream reads all of its metafiles, in a third of a second.

@@ -26,5 +26,5 @@ def test_subject_of_a_package():
     subject = Subject('mmpretrain::deit/deit-small_4xb256_in1k.py')
     assert subject.name == 'deit-small_4xb256_in1k'
     assert subject.config().model.backbone.type == 'VisionTransformer'
-    with pytest.raises(UserError, match='config mmpretrain::no/such.py cannot be read'):
+    with pytest.raises(UserError, match="'no/such.py' is not a config of mmpretrain; expected one such as "):
         Subject('mmpretrain::no/such.py').config()
