@@ -3,6 +3,7 @@ import sys
 import psutil
 import pytest
 import torch
+from torch import nn
 
 from halvit_mm.cost import (
     inference,
