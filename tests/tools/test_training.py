@@ -148,7 +148,7 @@ def test_killed_training_ends_with_the_same_weights(digits, tmp_path):
     cut.write_bytes(last.read_bytes()[: last.stat().st_size // 2])
     (killed / 'last_checkpoint').write_text(str(cut))
     log = train_to_the_end(config, killed, *options)
-    assert f'{cut.name} is not a whole checkpoint and is passed over' in log
+    assert f'{cut.name} is not a whole checkpoint and is skipped' in log
     assert f'resumed epoch: {epoch},' in log
 
     seed = torch.load(killed / 'epoch_8.pth', weights_only=False)['meta']['seed']
