@@ -63,7 +63,7 @@ export UV_LOCK_TIMEOUT=3600
 command -v nvcc >/dev/null || export CUDA_VISIBLE_DEVICES=
 export MMCV_WITH_OPS=1 MAX_JOBS=${MAX_JOBS:-$(getconf _NPROCESSORS_ONLN)}
 
-# Where mmpretrain finds transformers, its import takes a fifth longer; one rival in configs/baselines needs them.
+# Where mmpretrain finds transformers, its import takes a fifth longer; one baseline in configs/baselines needs them.
 BESIDE='transformers|tokenizers|regex'
 
 has_operators() { python -c 'import torch, mmcv._ext'; }

@@ -1,4 +1,4 @@
-"""What several tests need: the untied twin of a tied model, and processes."""
+"""What several tests need: the untied counterpart of a tied model, and processes."""
 
 import multiprocessing
 import os

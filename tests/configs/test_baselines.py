@@ -18,7 +18,7 @@ OWN = [path for path in CONFIGS if path.parent == FOLDER and path.stem.startswit
 
 @pytest.mark.parametrize('path', OWN, ids=lambda path: path.stem)
 def test_recipe_is_whole(path):
-    """The hosts have no config of these."""
+    """Upstream has no config of these."""
     cfg = Config.fromfile(path)
     images = cfg.train_dataloader.batch_size * int(path.stem.rpartition('_')[0].rpartition('_')[2].partition('xb')[0])
     assert cfg.auto_scale_lr.base_batch_size == images == 1024

@@ -110,9 +110,9 @@ def test_index_of_detr():
 
 
 def test_twin_by_one_field():
-    tied, twin = (load(f'mask-rcnn_{name}_fpn_1x_coco').model for name in ('halvit-medium', 'deit-base'))
-    assert {**tied.backbone, 'tie': 'none'} == dict(twin.backbone)
-    assert tied.neck == twin.neck
+    tied, untied = (load(f'mask-rcnn_{name}_fpn_1x_coco').model for name in ('halvit-medium', 'deit-base'))
+    assert {**tied.backbone, 'tie': 'none'} == dict(untied.backbone)
+    assert tied.neck == untied.neck
 
 
 def test_classifiers_checkpoint_starts_the_backbone(tmp_path):

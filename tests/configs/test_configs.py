@@ -17,7 +17,7 @@ IN1K = [path for path in CONFIGS if path.parent.name == 'halvit']
 
 
 def build(cfg: Config) -> torch.nn.Module:
-    # The hosts' ResNet and PVT read numbers from a tensor, and the meta device has none.
+    # Upstream's ResNet and PVT read numbers from a tensor, and the meta device has none.
     with torch.device('meta' if cfg.model.get('backbone', {}).get('type') == 'halvit_mm.HaLViT' else 'cpu'):
         return MODELS.build(cfg.model)
 

@@ -33,7 +33,7 @@ COUNTS = dict(
     **dict(weight_bytes=88.2e6, gradient_bytes=88.2e6, train_state_bytes=353e6),
 )
 TIED = result('tied', RUN, {**RUN, 'compiled': True, 'ms_median': 4.0}, {**RUN, 'mode': 'train'}, **COUNTS)
-TWIN = result('twin', {**RUN, 'ratio_to_first': 1.25}, {**RUN, 'batch': 8}, **COUNTS)
+UNTIED = result('untied', {**RUN, 'ratio_to_first': 1.25}, {**RUN, 'batch': 8}, **COUNTS)
 FAILED = result('failed')
 
 
@@ -54,14 +54,14 @@ def test_counts_are_in_units_and_absent_ones_are_dashes():
 
 
 def test_runs_of_one_kind_are_together():
-    rows = [line.split(' | ') for line in runs_table([TIED, TWIN, FAILED]).splitlines()[2:]]
+    rows = [line.split(' | ') for line in runs_table([TIED, UNTIED, FAILED]).splitlines()[2:]]
     kinds = [(row[0].removeprefix('| '), row[1], row[2]) for row in rows]
     assert kinds == [
         ('tied', '4', 'infer'),
         ('tied, compiled', '4', 'infer'),
-        ('twin', '4', 'infer'),
+        ('untied', '4', 'infer'),
         ('tied', '4', 'train'),
-        ('twin', '8', 'infer'),
+        ('untied', '8', 'infer'),
     ]
     assert rows[2][3:] == ['fp32', '8.0', '7.0 to 9.0', '497.5', '1.250', '250', '- |']
 
@@ -72,16 +72,16 @@ def test_environment_in_one_line():
 
 
 def test_files(tmp_path):
-    files = write_results([TIED, TWIN, FAILED], tmp_path / 'made/out')
+    files = write_results([TIED, UNTIED, FAILED], tmp_path / 'made/out')
     names = ['results.json', 'results.csv', 'results.md', 'counts.png', 'time_infer.png', 'time_train.png']
     assert [file.relative_to(tmp_path / 'made/out').name for file in files] == names
-    assert json.loads(files[0].read_text()) == [TIED, TWIN, FAILED]
+    assert json.loads(files[0].read_text()) == [TIED, UNTIED, FAILED]
     lines = [*csv.DictReader(files[1].open())]
-    assert [line['name'] for line in lines] == ['tied'] * 3 + ['twin'] * 2 + ['failed']
+    assert [line['name'] for line in lines] == ['tied'] * 3 + ['untied'] * 2 + ['failed']
     assert [line['ms_median'] for line in lines] == ['8.04', '4.0', '8.04', '8.04', '8.04', '']
     told = files[2].read_text()
-    assert told == f'{environment_line(ENVIRONMENT)}\n\n{counts_table([TIED, TWIN, FAILED])}\n\n' + (
-        f'{runs_table([TIED, TWIN, FAILED])}\n'
+    assert told == f'{environment_line(ENVIRONMENT)}\n\n{counts_table([TIED, UNTIED, FAILED])}\n\n' + (
+        f'{runs_table([TIED, UNTIED, FAILED])}\n'
     )
     for file in files[3:]:
         with Image.open(file) as chart:

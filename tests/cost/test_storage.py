@@ -47,8 +47,8 @@ def test_frozen_parameters_have_no_gradients():
 
 
 def test_the_halves_stay_halves():
-    (tied, _), (twin, _) = digits(), digits(tie='none')
-    assert weight_file_bytes(tied) < 0.53 * weight_file_bytes(twin)
+    (tied, _), (untied, _) = digits(), digits(tie='none')
+    assert weight_file_bytes(tied) < 0.53 * weight_file_bytes(untied)
 
 
 def test_weight_file(tmp_path):

@@ -1,4 +1,4 @@
-"""tools/infer.py, and the hosts' inferencers on our configs, with weights as they are drawn."""
+"""tools/infer.py, and upstream's inferencers on our configs, with random weights."""
 
 import runpy
 import sys
@@ -90,7 +90,7 @@ def infer(monkeypatch, capsys):
     """Run the tool in this process: its exit status, output and errors."""
 
     def call(*args) -> tuple[int, list[str], list[str]]:
-        capsys.readouterr()  # what the test itself has made hosts print
+        capsys.readouterr()  # what the test itself has made upstream print
         monkeypatch.setattr(sys, 'argv', ['infer.py', *map(str, args)])
         status = 0
         with warnings.catch_warnings():
@@ -235,7 +235,7 @@ class TestErrors:
         options = ['--cfg-options', 'model.backbone.tie=none']
         line = self.told(infer, *classifier, images, *options, loading=True)
         assert "The weights are a tied model's. Build the model with the tie that it was trained with." in line
-        # A map of another size without a class token, over which the host stumbles
+        # A map of another size without a class token, over which mmpretrain fails
         content = torch.load(classifier[1], weights_only=False)
         content['state_dict']['backbone.pos_embed'] = torch.zeros(1, 64, 24)
         torch.save(content, tmp_path / 'other.pth')

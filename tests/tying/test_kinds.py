@@ -55,7 +55,7 @@ def flat(outputs) -> torch.Tensor:
 @pytest.mark.parametrize('name', MODELS_TO_TIE)
 def test_a_model_with_equal_ways_computes_what_it_did(name):
     model = MODELS_TO_TIE[name]()
-    model.eval()  # the hosts' backbones give nothing back
+    model.eval()  # upstream's backbones return None
     make_ways_equal(model)
     images = torch.randn(2, 3, 56 if name == 'timm-swin' else 32 if name == 'vit' else 64, 64)
     images = images[..., : images.shape[-2]]

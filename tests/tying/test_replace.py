@@ -1,4 +1,4 @@
-"""Tie the hosts' own models."""
+"""Tie upstream's own models."""
 
 import pytest
 import torch

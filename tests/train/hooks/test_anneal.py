@@ -1,4 +1,4 @@
-"""A small HaLViT on real digits, from an untied twin to a tied model."""
+"""A small HaLViT on real digits, from an untied counterpart to a tied model."""
 
 import copy
 
