@@ -27,6 +27,10 @@ def check_run(cfg: Config, tool: str, args: argparse.Namespace) -> None:
     checkpoint = args.checkpoint if tool == 'test' else args.resume if args.resume != 'auto' else None
     if checkpoint and '://' not in checkpoint and not Path(checkpoint).is_file():
         raise UserError(f'checkpoint {checkpoint} does not exist')
+    if tool == 'train':
+        if not args.resume and (path := cfg.get('load_from')) and '://' not in path and not Path(path).is_file():
+            raise UserError(f'load_from={path!r} is not a file (looked from {Path.cwd()}); expected a checkpoint')
+        _check_schedules(cfg)
     amp = getattr(args, 'amp', False) or cfg.get('optim_wrapper', {}).get('type') == 'AmpOptimWrapper'
     if tool == 'train' and amp and get_device() == 'cpu':
         raise UserError('mixed precision (--amp, AmpOptimWrapper) needs a GPU; this machine shows none')
@@ -48,3 +52,15 @@ def check_run(cfg: Config, tool: str, args: argparse.Namespace) -> None:
             # Once for all ranks, in the process that starts them
             if 'RANK' not in os.environ and type_name(dataset) == 'CocoDataset':
                 check_coco(loader, dataset)
+
+
+def _check_schedules(cfg: Config) -> None:
+    """Refuse a schedule that begins after the last epoch, as that behind a warm-up does in a short trial."""
+    epochs, schedules = (cfg.get('train_cfg') or {}).get('max_epochs'), cfg.get('param_scheduler')
+    for i, schedule in enumerate(schedules if epochs and isinstance(schedules, (list, tuple)) else ()):
+        if schedule.get('by_epoch', True) and schedule.get('begin', 0) >= epochs:
+            raise UserError(
+                f'param_scheduler[{i}] ({schedule["type"]}) begins at epoch {schedule["begin"]}, which '
+                f'train_cfg.max_epochs={epochs} does not reach; expected more epochs or, for a short trial, '
+                '--cfg-options param_scheduler=None'
+            )

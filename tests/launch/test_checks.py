@@ -61,6 +61,19 @@ class TestCheckRun:
         with pytest.raises(UserError, match=r'checkpoint absent\.pth does not exist'):
             check('train', [DIGITS, '--resume', 'absent.pth'], **data)
 
+    def test_missing_start(self, data, tmp_path):
+        with pytest.raises(UserError, match=r"load_from='absent\.pth' is not a file .*; expected a checkpoint"):
+            check('train', [DIGITS], **data, load_from='absent.pth')
+        check('train', [DIGITS, '--resume'], **data, load_from='absent.pth')
+        (tmp_path / 'a.pth').touch()
+        check('train', [DIGITS], **data, load_from=str(tmp_path / 'a.pth'))
+
+    def test_fewer_epochs_than_the_warm_up_has(self, data):
+        with pytest.raises(UserError, match=r'param_scheduler\[1\] \(CosineAnnealingLR\) begins at epoch 5, .*=3 does'):
+            check('train', [DIGITS], **data, **{'train_cfg.max_epochs': 3})
+        check('train', [DIGITS], **data, **{'train_cfg.max_epochs': 3, 'param_scheduler': None})
+        check('train', [DIGITS], **data, **{'train_cfg.max_epochs': 6})
+
     @pytest.mark.skipif(torch.cuda.is_available(), reason='mixed precision is refused only where there is no GPU')
     def test_mixed_precision_without_gpu(self, data):
         with pytest.raises(UserError, match='--amp.* needs a GPU'):
