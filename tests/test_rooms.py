@@ -13,6 +13,7 @@ PACKAGE = ROOT / 'halvit_mm'
 # From the ground up: a room imports from rooms before it only.
 ROOMS = (
     'errors',
+    '_upstream',
     'registry',
     'arguments',
     'layers',

@@ -12,7 +12,7 @@ from types import ModuleType
 
 from mmengine.config import Config
 
-from halvit_mm import config_path
+from halvit_mm._upstream import config_path
 from halvit_mm.errors import UserError
 from halvit_mm.io.configs import load_config
 

@@ -114,7 +114,7 @@ def assert_drawn(path, original) -> None:
         assert not np.array_equal(picture, image)
 
 
-SKIPPED = ['cut.jpg is cut: ', 'cut.png is cut: ', 'empty.jpeg is empty', 'text.jpg is no image']
+SKIPPED = ['cut.jpg is cut: ', 'cut.png is cut: ', 'empty.jpeg is empty', 'text.jpg is not an image']
 
 
 class TestClassifier:

@@ -1,0 +1,97 @@
+"""The products by W and its transpose, and what lies between untied and tied, against plain products in float64."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from halvit_mm.layers.shared import (
+    TiedModule,
+    add_deviations,
+    conv1x1,
+    linear,
+    remove_deviations,
+    set_matrix,
+    tied_modules,
+    transposed_conv1x1,
+    transposed_linear,
+    transposed_view,
+)
+
+
+def matrix(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, dtype=torch.double, requires_grad=True)
+
+
+def assert_equal(ours: torch.Tensor, theirs: torch.Tensor, inputs: list[torch.Tensor]) -> None:
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+    weights = torch.randn_like(ours)
+    grads = [torch.autograd.grad((out * weights).sum(), inputs, retain_graph=True) for out in (ours, theirs)]
+    for own, expected in zip(*grads):
+        torch.testing.assert_close(own, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize('with_bias', [True, False])
+def test_tokens(with_bias):
+    x, hidden, weight = matrix(5, 3), matrix(5, 7), matrix(7, 3)
+    bias, back = (matrix(7), matrix(3)) if with_bias else (None, None)
+    given = [] if bias is None else [bias]
+    assert_equal(linear(x, weight, bias), x @ weight.T + (0 if bias is None else bias), [x, weight, *given])
+    given = [] if back is None else [back]
+    expected = hidden @ weight + (0 if back is None else back)
+    assert_equal(transposed_linear(hidden, weight, back), expected, [hidden, weight, *given])
+
+
+@pytest.mark.parametrize('size', [(1, 2), (6, 5)], ids=['few pixels', 'many pixels'])
+@pytest.mark.parametrize('with_bias', [True, False])
+def test_pixels(size, with_bias):
+    x, hidden, weight = matrix(2, 3, *size), matrix(2, 7, *size), matrix(7, 3, 1, 1)
+    bias, back = (matrix(7), matrix(3)) if with_bias else (None, None)
+    expected = torch.einsum('oi,nihw->nohw', weight[..., 0, 0], x)
+    expected = expected if bias is None else expected + bias.view(-1, 1, 1)
+    assert_equal(conv1x1(x, weight, bias), expected, [x, weight])
+    assert_equal(conv1x1(x, weight, bias, stride=2), expected[..., ::2, ::2], [x, weight])
+    expected = torch.einsum('oi,nohw->nihw', weight[..., 0, 0], hidden)
+    expected = expected if back is None else expected + back.view(-1, 1, 1)
+    assert_equal(transposed_conv1x1(hidden, weight, back), expected, [hidden, weight])
+
+
+def test_transposed_view_is_no_copy():
+    for weight in (matrix(7, 3), matrix(7, 3, 1, 1)):
+        view = transposed_view(weight)
+        assert view.shape[:2] == (3, 7)
+        assert view.data_ptr() == weight.data_ptr()
+
+
+class Owner(TiedModule, nn.Module):
+    matrices = ('weight',)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(4, 3))
+        self.bias = nn.Parameter(torch.ones(4))
+        self.reset_parameters()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        way_in, way_out = self.in_and_out('weight')
+        return transposed_linear(F.relu(linear(x, way_in, self.bias)), way_out)
+
+
+def test_deviations_are_what_two_matrices_are_beyond_their_mean():
+    model = nn.Sequential(Owner(), nn.ReLU())
+    [(name, owner)] = tied_modules(model)
+    assert (name, owner) == ('0', model[0])
+    assert owner.in_and_out('weight') == (owner.weight, owner.weight)
+    assert not owner.bias.any()
+    add_deviations(model)
+    way_in, way_out = torch.randn(4, 3), torch.randn(4, 3)
+    set_matrix(owner, 'weight', way_in, way_out)
+    torch.testing.assert_close(owner.weight, (way_in + way_out) / 2)
+    for own, expected in zip(owner.in_and_out('weight'), (way_in, way_out)):
+        torch.testing.assert_close(own, expected)
+    owner.deviation.alpha.fill_(0)
+    assert all(torch.equal(own, owner.weight) for own in owner.in_and_out('weight'))
+    remove_deviations(model)
+    assert [*model.state_dict()] == ['0.weight', '0.bias']
+    with pytest.raises(ValueError, match='Linear has no tied attention, FFN or bottleneck to anneal'):
+        add_deviations(nn.Linear(2, 2))
