@@ -203,6 +203,9 @@ def _is_of_the_file(path: str | os.PathLike, error: Exception) -> bool:
     unpickling = {'pickle', 'torch._weights_only_unpickler'} & {*modules}
     if unpickling or isinstance(error, (pickle.UnpicklingError, EOFError)):
         return True
+    # torch's reader of archives, which names itself or its source file
+    if isinstance(error, RuntimeError) and ('PytorchStreamReader' in str(error) or 'inline_container' in str(error)):
+        return True
     return isinstance(error, UNREADABLE_ZIP) and find_damage(path) is not None
 
 
