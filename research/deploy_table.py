@@ -56,13 +56,16 @@ def resident_bytes(path: Path, prefer: str | None, shape: tuple[int, int]) -> in
     return psutil.Process().memory_info().rss - before
 
 
-def measure(configs: Sequence[str], rounds: int, say: Callable[[str], None]) -> list[dict[str, Any]]:
+def measure(
+    configs: Sequence[str], rounds: int, say: Callable[[str], None], processes: int = 3
+) -> list[dict[str, Any]]:
     """Export models with random weights in every format, and measure the files, those of one kind in turn.
 
     Args:
         configs (Sequence[str]): Config files, or ``package::path``; ratios are to the first.
         rounds (int): Timed runs.
         say (Callable[[str], None]): Receives progress messages.
+        processes (int): Processes of which the median of resident memory is taken. Defaults to 3.
 
     Returns:
         list[dict]: For each kind and config ``kind``, ``name``, ``file_bytes``, ``resident_bytes``, ``ms``, ``ratio``
@@ -97,7 +100,7 @@ def measure(configs: Sequence[str], rounds: int, say: Callable[[str], None]) -> 
             say(f'memory and time: {kind}')
             made = {name: paths[(name, *made_as)] for name in names if (name, *made_as) in paths}
             resident = {
-                name: median(in_fresh_process(resident_bytes, path, prefer, settings.shape) for _ in range(3))
+                name: median(in_fresh_process(resident_bytes, path, prefer, settings.shape) for _ in range(processes))
                 for name, path in made.items()
             }
             runs = {name: partial(opener(path, prefer), images[:1]) for name, path in made.items()}

@@ -31,12 +31,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--configs', nargs='+', metavar='CONFIG', default=CONFIGS, help='ratios are to the first')
     parser.add_argument('--rounds', type=int, default=20, help='timed runs (default: %(default)s)')
+    parser.add_argument('--processes', type=int, default=3, help='for resident memory (default: %(default)s)')
     parser.add_argument('--out', type=Path, default=ROOT / 'docs/deploy.md', help='(default: docs/deploy.md)')
     args = parser.parse_args()
     logging.disable(logging.WARNING)
     warnings.simplefilter('ignore')
     with errors_in_one_line():
-        rows = measure(args.configs, args.rounds, elapsed())
+        rows = measure(args.configs, args.rounds, elapsed(), args.processes)
     header = ['', 'config', 'file (MB)', 'resident (MB)', 'ms', 'ratio', 'largest difference', 'error']
     cells = []
     for row in rows:

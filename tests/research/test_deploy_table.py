@@ -9,7 +9,8 @@ HALVIT = 'configs/digits/halvit_2xb64_digits.py'
 @pytest.mark.long
 def test_table(tmp_path):
     (tmp_path / 'deploy.md').write_text('before\n<!-- table -->\nold\n<!-- end of table -->\nafter\n')
-    run_tool('research/make_deploy_table.py', '--configs', HALVIT, '--rounds', '2', '--out', tmp_path / 'deploy.md')
+    short = ('--configs', HALVIT, '--rounds', '2', '--processes', '1')
+    run_tool('research/make_deploy_table.py', *short, '--out', tmp_path / 'deploy.md')
     lines = (tmp_path / 'deploy.md').read_text().splitlines()
     assert (lines[0], lines[-1]) == ('before', 'after')
     rows = [line.split(' | ') for line in lines if ' | halvit_2xb64_digits | ' in line]
