@@ -29,11 +29,11 @@ def test_parts_can_be_chosen():
     assert {name for name, *_ in report.tied} == {'layers.1.attn', 'layers.1.ffn'}
     with pytest.raises(ValueError, match='nothing in VisionTransformer could be tied'):
         halvit_mm.tie_model(mmpretrain('VisionTransformer', **VIT), attn=False, ffn=False)
-    with pytest.raises(
-        ValueError, match=r"within='encoder' is not a module of the model; expected a name such as patch_embed"
-    ):
+    with pytest.raises(ValueError, match=r"within='encoder' is not a module of the model; expected .* patch_embed"):
         halvit_mm.tie_model(mmpretrain('VisionTransformer', **VIT), within='encoder')
-    with pytest.raises(ValueError, match=r"way='none' is unknown; choose from 'mean', 'bases', 'products'"):
+    with pytest.raises(
+        ValueError, match=r"way='none' is not a way to tie; expected one of 'mean', 'bases', 'products'"
+    ):
         halvit_mm.tie_model(mmpretrain('VisionTransformer', **VIT), way='none')
 
 
