@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from io import BytesIO
 
 import mmcv
 import numpy as np
@@ -13,36 +14,45 @@ TAIL = 4096
 
 
 def find_image_damage(path: str | os.PathLike, decode: bool = False) -> str | None:
-    """Check that a file is a whole image.
+    """Check that a file is a whole image, as :func:`find_damage` does.
+
+    Of a JPEG or PNG file only both ends are read, unless Pillow is to decode the image.
+    """
+    try:
+        with open(path, 'rb') as file:
+            head = file.read(8)
+            if decode or _end(head) is None:
+                return find_damage(head + file.read(), decode)
+            file.seek(max(8, file.seek(0, os.SEEK_END) - TAIL))
+            return find_damage(head + file.read())
+    except FileNotFoundError:
+        return 'does not exist'
+    except OSError as error:
+        return f'cannot be read ({error.strerror})'
+
+
+def find_damage(content: bytes, decode: bool = False) -> str | None:
+    """Check that the content of a file is a whole image.
 
     Upstream reads with OpenCV, which fills missing parts of an image with grey and raises no error. This function looks
     at the end of a JPEG or PNG file; Pillow decodes files of other formats.
 
     Args:
-        path (str or PathLike): The file.
+        content (bytes): The content.
         decode (bool): Whether Pillow decodes JPEG and PNG too, which takes as long as reading them. Defaults to False.
 
     Returns:
         str or None: What is wrong with the file; None if it is whole.
     """
-    try:
-        with open(path, 'rb') as file:
-            head = file.read(8)
-            if not head:
-                return 'is empty'
-            end = next((ENDS[start] for start in ENDS if head.startswith(start)), None)
-            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
-            tail = file.read()
-    except FileNotFoundError:
-        return 'does not exist'
-    except OSError as error:
-        return f'cannot be read ({error.strerror})'
-    if end is not None and end not in tail:
+    if not content:
+        return 'is empty'
+    end = _end(content)
+    if end is not None and end not in content[-TAIL:]:
         return 'is cut: its end is missing'
     if end is not None and not decode:
         return None
     try:
-        with warnings.catch_warnings(), Image.open(path) as image:
+        with warnings.catch_warnings(), Image.open(BytesIO(content)) as image:
             warnings.simplefilter('ignore')
             image.load()
     except Image.UnidentifiedImageError:
@@ -50,6 +60,11 @@ def find_image_damage(path: str | os.PathLike, decode: bool = False) -> str | No
     except Exception as error:
         return f'is not a whole image ({error})'
     return None
+
+
+def _end(content: bytes) -> bytes | None:
+    """How a whole file of the same format ends, if the format is JPEG or PNG."""
+    return next((ENDS[start] for start in ENDS if content.startswith(start)), None)
 
 
 def read_image(path: str | os.PathLike) -> np.ndarray:

@@ -1,9 +1,12 @@
 """Images that cannot be read: named in one error, or skipped and counted."""
 
 import logging
+from collections.abc import Iterator
 
 import mmcv
+from mmengine import fileio
 from mmengine.dist import all_gather_object
+from mmengine.fileio import LocalBackend
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.registry import DATASETS
@@ -13,9 +16,12 @@ from torch.utils.data import Dataset
 from halvit_mm.arguments import Expect, refuse_unknown_arguments
 from halvit_mm.errors import RankError
 from halvit_mm.io.configs import check_action
-from halvit_mm.io.images import find_image_damage
+from halvit_mm.io.images import find_damage, find_image_damage
 from halvit_mm.registry import HOOKS
 from halvit_mm.train.delegate import Delegate
+
+# As many as mmengine tries before it gives up on a dataset
+MOST_SKIPPED = 1000
 
 
 class BadImageError(RankError):
@@ -26,14 +32,38 @@ class BadImageError(RankError):
         return super().__str__().rstrip().rpartition(f'{type(self).__name__}: ')[2]
 
 
+class WholeImageBackend(LocalBackend):
+    """mmengine's backend for local files, which refuses an image that is not whole."""
+
+    def get(self, filepath: str) -> bytes:
+        if '://' in str(filepath):
+            return fileio.get(filepath)
+        try:
+            content = super().get(filepath)
+        except FileNotFoundError:
+            raise BadImageError(f'{filepath} does not exist') from None
+        except OSError as error:
+            raise BadImageError(f'{filepath} cannot be read ({error.strerror})') from None
+        if damage := find_damage(content):
+            raise BadImageError(f'{filepath} {damage}')
+        return content
+
+
+fileio.register_backend('halvit_mm.whole_images', WholeImageBackend, force=True)
+
+
 class CheckedDataset(Delegate, Dataset):
-    """A dataset that names an image that cannot be read, or takes the next one instead.
+    """A dataset that names an image at fault, or takes the next one instead.
+
+    An image is at fault if it is empty, cut or not an image, or if the transforms fail on it and not on others. mmcv's
+    ``LoadImageFromFile`` reads through :class:`WholeImageBackend`, which checks the bytes that it reads anyway. If a
+    pipeline has no such transform, the file is opened once more.
 
     Args:
         dataset (dict): Config of the dataset.
-        bad_images (str): ``'stop'`` or ``'skip'``. With ``'skip'`` the next image in the dataset replaces one that is
-            empty, cut or not an image. The meta information ``skipped_images`` of ``data_samples`` names the replaced
-            images; :class:`BadImageHook` counts them. Defaults to ``'stop'``.
+        bad_images (str): ``'stop'`` or ``'skip'``. With ``'skip'`` the next image in the dataset replaces one at fault;
+            after 1,000 in a row the run stops. The meta information ``skipped_images`` of ``data_samples`` names the
+            replaced images; :class:`BadImageHook` counts them. Defaults to ``'stop'``.
 
     Raises:
         ValueError: If ``bad_images`` is neither.
@@ -45,10 +75,15 @@ class CheckedDataset(Delegate, Dataset):
         check_action('bad_images', bad_images)
         self.dataset = DATASETS.build(dataset)
         self.bad_images = bad_images
+        loaders = [*_find_loaders(self.dataset)]
+        for loader in loaders:
+            if loader.backend_args is None:
+                loader.backend_args = dict(backend='halvit_mm.whole_images')
+        self.opens_again = not loaders
 
     def __getitem__(self, index: int):
         skipped = []
-        for place in range(index, index + len(self)):
+        for place in range(index, index + min(len(self), MOST_SKIPPED)):
             try:
                 sample = self._read(place % len(self))
             except BadImageError as error:
@@ -59,28 +94,61 @@ class CheckedDataset(Delegate, Dataset):
             if skipped:
                 sample['data_samples'].set_metainfo(dict(skipped_images=skipped))
             return sample
-        raise BadImageError(f'none of the {len(self)} images can be read; the first: {skipped[0]}')
+        raise BadImageError(f'none of {len(skipped)} images in a row can be read; the first: {skipped[0]}')
 
     def _read(self, index: int):
-        info = self.dataset.get_data_info(index) if hasattr(self.dataset, 'get_data_info') else {}
-        path = info.get('img_path')
+        path = self._path(index)
         if path is None or '://' in path:
             return self.dataset[index]
-        if damage := find_image_damage(path):
+        if self.opens_again and (damage := find_image_damage(path)):
             raise BadImageError(f'{path} {damage}')
         try:
             return self.dataset[index]
+        except BadImageError:
+            raise
         except Exception as error:
-            if _decodes(path):
+            size = _size(path)
+            if size is None:
+                raise BadImageError(f'{path} is not an image that OpenCV reads') from error
+            if not self._reads_another_than(index):
                 raise
-            raise BadImageError(f'{path} is not an image that OpenCV reads') from error
+            reason = ' '.join(f'{type(error).__name__}: {error}'.split())[:300]
+            raise BadImageError(f'{path}, {size}, is not an image that the pipeline takes; {reason}') from error
 
+    def _path(self, index: int) -> str | None:
+        info = self.dataset.get_data_info(index) if hasattr(self.dataset, 'get_data_info') else {}
+        return info.get('img_path')
 
-def _decodes(path: str) -> bool:
-    try:
-        return mmcv.imread(path) is not None
-    except Exception:
+    def _reads_another_than(self, index: int) -> bool:
+        """Whether the transforms, which failed on one image, work on one of three others."""
+        for other in {(index + len(self) * part // 4) % len(self) for part in (1, 2, 3)} - {index}:
+            try:
+                self.dataset[other]
+            except Exception:
+                continue
+            return True
         return False
+
+
+def _find_loaders(part: object) -> Iterator[mmcv.LoadImageFromFile]:
+    """The transforms that load images, in a dataset, those that it wraps, and transforms made of others."""
+    if isinstance(part, mmcv.LoadImageFromFile):
+        yield part
+    elif isinstance(part, (list, tuple)):
+        for one in part:
+            yield from _find_loaders(one)
+    else:
+        for name in ('dataset', 'datasets', 'pipeline', 'transforms'):
+            yield from _find_loaders(getattr(part, '__dict__', {}).get(name, ()))
+
+
+def _size(path: str) -> str | None:
+    """Width and height of an image; None if OpenCV does not read it."""
+    try:
+        height, width = mmcv.imread(path).shape[:2]
+    except Exception:
+        return None
+    return f'{width} x {height} pixels'
 
 
 @HOOKS.register_module()

@@ -1,5 +1,6 @@
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -79,10 +80,66 @@ def test_nothing_can_be_read(tmp_path):
     (tmp_path / 'list.txt').write_text('0.jpg 0\n1.jpg 0\n2.jpg 0\n')
     cfg = dict(type='mmpretrain.CustomDataset', data_root=str(tmp_path), ann_file='list.txt')
     cfg['pipeline'] = [dict(type='mmpretrain.LoadImageFromFile')]
-    with pytest.raises(BadImageError, match=r'none of the 3 images can be read; the first: .*1\.jpg is empty'):
+    with pytest.raises(BadImageError, match=r'none of 3 images in a row can be read; the first: .*1\.jpg is empty'):
         CheckedDataset(cfg, 'skip')[1]
     with pytest.raises(ValueError, match="bad_images='ignore' is not an action"):
         CheckedDataset(cfg, 'ignore')
+
+
+def test_a_training_opens_each_image_once(build_runner, digits_root):
+    opened, counting = [], True
+    sys.addaudithook(lambda event, args: counting and event == 'open' and opened.append(str(args[0])))
+    build_runner(loop=dict(by_epoch=True, max_epochs=1)).train()
+    counting = False
+    images = [path for path in opened if path.startswith(str(digits_root / 'train')) and path.endswith('.png')]
+    assert len(images) == len({*images}) == 40
+
+
+def test_an_image_that_is_loaded_in_another_way_is_checked_too(tmp_path):
+    (tmp_path / '0.jpg').touch()
+    (tmp_path / 'list.txt').write_text('0.jpg 0\n')
+    cfg = dict(type='mmpretrain.CustomDataset', data_root=str(tmp_path), ann_file='list.txt')
+    with pytest.raises(BadImageError, match=r'0\.jpg is empty'):
+        CheckedDataset({**cfg, 'pipeline': [dict(type='mmpretrain.PackInputs')]})[0]
+
+
+@pytest.fixture
+def with_a_line(tmp_path):
+    """Config of COCO images of which one is 4000 x 1 pixels, too flat for its height to survive a resize."""
+    write_digits_coco(tmp_path, train=4, val=1)
+    path = tmp_path / 'annotations/instances_train.json'
+    content = json.loads(path.read_text())
+    line = content['images'][1]
+    Image.new('RGB', (4000, 1)).save(tmp_path / 'train' / line['file_name'])
+    line.update(width=4000, height=1)
+    path.write_text(json.dumps(content))
+    return line['file_name'], dict(
+        type='RepeatDataset',
+        times=2,
+        dataset=dict(
+            type='mmdet.CocoDataset',
+            data_root=str(tmp_path),
+            ann_file='annotations/instances_train.json',
+            data_prefix=dict(img='train'),
+            metainfo=dict(classes=[*'0123456789']),
+            pipeline=[
+                dict(type='mmdet.LoadImageFromFile'),
+                dict(type='mmdet.Resize', scale=(1333, 800), keep_ratio=True),
+                dict(type='mmdet.PackDetInputs'),
+            ],
+        ),
+    )
+
+
+def test_an_image_that_the_pipeline_does_not_take(with_a_line):
+    name, cfg = with_a_line
+    with pytest.raises(BadImageError, match=rf'{name}, 4000 x 1 pixels, is not an image that .* takes; error: OpenCV'):
+        CheckedDataset(cfg)[1]
+    dataset = CheckedDataset(cfg, 'skip')
+    assert dataset[1]['data_samples'].img_path == dataset[2]['data_samples'].img_path
+    [skipped] = dataset[1]['data_samples'].skipped_images
+    assert name in skipped
+    assert '\n' not in skipped
 
 
 def test_coco_boxes_are_as_mmdet_documents(tmp_path):
