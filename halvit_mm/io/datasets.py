@@ -33,6 +33,16 @@ def walk_datasets(cfg: Mapping | Sequence | None, key: str = '') -> Iterator[tup
             yield key, cfg
 
 
+def walk_built_datasets(dataset: object) -> Iterator[object]:
+    """The datasets that read files themselves, in a built dataset that may wrap others."""
+    attributes = getattr(dataset, '__dict__', {})
+    wrapped = [attributes['dataset']] if 'dataset' in attributes else attributes.get('datasets', ())
+    for inner in wrapped:
+        yield from walk_built_datasets(inner)
+    if not wrapped:
+        yield dataset
+
+
 def type_name(cfg: Mapping) -> str:
     """Name, without its scope, of the class in ``cfg['type']``, which may be the class itself."""
     kind = cfg.get('type')

@@ -1,5 +1,6 @@
 """Images that cannot be read: named in one error, or skipped and counted."""
 
+import itertools
 import logging
 from collections.abc import Iterator
 
@@ -16,6 +17,7 @@ from torch.utils.data import Dataset
 from halvit_mm.arguments import Expect, refuse_unknown_arguments
 from halvit_mm.errors import RankError
 from halvit_mm.io.configs import check_action
+from halvit_mm.io.datasets import walk_built_datasets
 from halvit_mm.io.images import find_damage, find_image_damage
 from halvit_mm.registry import HOOKS
 from halvit_mm.train.delegate import Delegate
@@ -75,11 +77,11 @@ class CheckedDataset(Delegate, Dataset):
         check_action('bad_images', bad_images)
         self.dataset = DATASETS.build(dataset)
         self.bad_images = bad_images
-        loaders = [*_find_loaders(self.dataset)]
-        for loader in loaders:
+        pipelines = [[*_find_loaders(getattr(one, 'pipeline', None))] for one in walk_built_datasets(self.dataset)]
+        for loader in itertools.chain(*pipelines):
             if loader.backend_args is None:
                 loader.backend_args = dict(backend='halvit_mm.whole_images')
-        self.opens_again = not loaders
+        self.opens_again = not all(pipelines)
 
     def __getitem__(self, index: int):
         skipped = []
@@ -130,16 +132,15 @@ class CheckedDataset(Delegate, Dataset):
         return False
 
 
-def _find_loaders(part: object) -> Iterator[mmcv.LoadImageFromFile]:
-    """The transforms that load images, in a dataset, those that it wraps, and transforms made of others."""
-    if isinstance(part, mmcv.LoadImageFromFile):
-        yield part
-    elif isinstance(part, (list, tuple)):
-        for one in part:
+def _find_loaders(transforms: object) -> Iterator[mmcv.LoadImageFromFile]:
+    """The transforms that load images, in a pipeline or a list, and those that a transform is made of."""
+    if isinstance(transforms, mmcv.LoadImageFromFile):
+        yield transforms
+    elif isinstance(transforms, (list, tuple)):
+        for one in transforms:
             yield from _find_loaders(one)
-    else:
-        for name in ('dataset', 'datasets', 'pipeline', 'transforms'):
-            yield from _find_loaders(getattr(part, '__dict__', {}).get(name, ()))
+    elif transforms is not None:
+        yield from _find_loaders(getattr(transforms, '__dict__', {}).get('transforms'))
 
 
 def _size(path: str) -> str | None:
