@@ -10,6 +10,8 @@ SPLIT_IS_FOLDER = ('ImageNet', 'ImageNet21k')
 # mmpretrain downloads missing files of these.
 DOWNLOADED = ('MNIST', 'FashionMNIST', 'CIFAR10', 'CIFAR100')
 
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+
 
 def walk_datasets(cfg: Mapping | Sequence | None, key: str = '') -> Iterator[tuple[str, Mapping]]:
     """The datasets of a data loader; instead of a ``RepeatDataset``, ``ConcatDataset`` ... those within it.
@@ -63,6 +65,21 @@ def local_files(dataset: Mapping) -> Iterator[Path]:
 def class_names(cfg: Config) -> Sequence[str] | None:
     """Names of the classes in the whole config's test dataset; None if only the dataset's type has them."""
     return (_test_dataset(cfg).get('metainfo') or {}).get('classes')
+
+
+def compare_classes(names: Sequence[str], expected: Sequence[str]) -> str | None:
+    """Say how names of classes differ from those that are expected; None if they are the same in the same order."""
+    if [*names] == [*expected]:
+        return None
+    extra, missing = [[one for one in a if one not in b] for a, b in ((names, expected), (expected, names))]
+    parts = [f'{quote(extra)} {"is" if len(extra) == 1 else "are"} too many'] if extra else []
+    parts += [f'{quote(missing)} {"is" if len(missing) == 1 else "are"} missing'] if missing else []
+    return ', '.join(parts) or f'the order is {quote(names)} instead of {quote(expected)}'
+
+
+def quote(names: Sequence[str], most: int = 5) -> str:
+    """The first names, for a message."""
+    return ', '.join(repr(name) for name in names[:most]) + (f' ... ({len(names)} in all)' if len(names) > most else '')
 
 
 def test_pipeline(cfg: Config) -> list:
