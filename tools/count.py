@@ -4,7 +4,7 @@ import argparse
 
 from mmengine.config import DictAction
 
-from halvit_mm.cost import count_macs, count_parameters
+from halvit_mm.cost import count_macs, count_parameters, input_channels
 from halvit_mm.errors import errors_in_one_line
 from halvit_mm.io.build import build_model
 from halvit_mm.io.configs import load_config
@@ -26,7 +26,8 @@ def main() -> None:
             cfg = load_config(path, args.cfg_options)
             model = build_model(cfg)
             everything, body = count_parameters(model), count_parameters(model, without_head=True)
-            print(f'{everything:>14,} {body:>14,} {count_macs(model, (3, height, width)):>16,}  {path}', flush=True)
+            macs = count_macs(model, (input_channels(model), height, width))
+            print(f'{everything:>14,} {body:>14,} {macs:>16,}  {path}', flush=True)
 
 
 if __name__ == '__main__':

@@ -23,7 +23,7 @@ from torch import nn
 
 from .count import count_macs, count_parameters
 from .measure import autocast, inference, keep_freed_memory, time_interleaved, training_step
-from .samples import is_detector
+from .samples import input_channels, is_detector
 from .storage import activation_bytes, training_bytes, weight_file_bytes
 from .subject import Settings, Subject, random_images
 
@@ -45,12 +45,12 @@ def count(subject: Subject, settings: Settings) -> dict[str, int]:
     counts = dict(
         params=count_parameters(model),
         params_no_head=count_parameters(model, without_head=True),
-        macs=count_macs(model, (3, *settings.shape)),
+        macs=count_macs(model, (input_channels(model), *settings.shape)),
         weight_bytes=weight_file_bytes(model),
     )
     # Batch norms need two values for each channel, which one small image may not have. A detector takes any size, and
     # these two counts do not depend on it.
-    images = random_images(replace(settings, shape=(128, 128)) if is_detector(model) else settings, 2)
+    images = random_images(model, replace(settings, shape=(128, 128)) if is_detector(model) else settings, 2)
     counts['gradient_bytes'], counts['train_state_bytes'] = training_bytes(
         model, images, subject.optim_wrapper(model), subject.config().get('find_unused_parameters', False)
     )
@@ -75,7 +75,7 @@ def peak_memory(subject: Subject, settings: Settings, batch: int, mode: str, pre
     activations = None
     if mode == 'train':
         with autocast(settings.device, precision):
-            activations = activation_bytes(model, random_images(settings, batch))
+            activations = activation_bytes(model, random_images(model, settings, batch))
     run = build_run(subject, model, settings, batch, mode, precision)
     for _ in range(2):  # the second training step has the optimizer's state
         run()
@@ -96,7 +96,7 @@ def build_run(
     compiled: bool = False,
 ) -> Callable[[], None]:
     """A function that runs one inference or one training step of a config's model on random images."""
-    images = random_images(settings, batch)
+    images = random_images(model, settings, batch)
     if mode == 'infer':
         return inference(model, images, precision, compiled)
     return training_step(model, images, subject.optim_wrapper(model, precision), precision, compiled)

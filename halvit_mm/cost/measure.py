@@ -38,7 +38,7 @@ def inference(model: nn.Module, images: Tensor, precision: str = 'fp32', compile
 
     Args:
         model (nn.Module): A classifier or a detector; it is put into evaluation mode.
-        images (Tensor): Shape (B, 3, H, W).
+        images (Tensor): Shape (B, C, H, W).
         precision (str): ``'fp32'``, ``'amp-bf16'`` or ``'amp-fp16'``. Defaults to ``'fp32'``.
         compiled (bool): Whether ``torch.compile`` compiles the model, at the first run. Defaults to False.
     """
@@ -61,7 +61,7 @@ def training_step(
 
     Args:
         model (nn.Module): A classifier or a detector; it is put into training mode.
-        images (Tensor): Shape (B, 3, H, W).
+        images (Tensor): Shape (B, C, H, W).
         optim_wrapper (OptimWrapper): Over the model's parameters; for ``'amp-fp16'`` one that scales the loss.
         precision (str): As in :func:`inference`. Defaults to ``'fp32'``.
         compiled (bool): Whether ``torch.compile`` compiles the forward and backward pass. Defaults to False.

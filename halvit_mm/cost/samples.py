@@ -18,12 +18,21 @@ def is_detector(model: nn.Module) -> bool:
     return any(base.__module__.startswith('mmdet.models.detectors') for base in type(model).__mro__)
 
 
+def input_channels(model: nn.Module) -> int:
+    """Channels of the images that a model takes: those of the first convolution of its backbone.
+
+    A model without convolutions, such as T2T-ViT, is taken to read color images.
+    """
+    parts = getattr(model, 'backbone', model).modules()
+    return next((part.in_channels for part in parts if isinstance(part, nn.Conv2d)), 3)
+
+
 def ground_truth(model: nn.Module, images: Tensor) -> list:
     """Labels, or boxes and masks, for a training step on images of noise.
 
     Args:
         model (nn.Module): A classifier of mmpretrain or a detector of mmdet.
-        images (Tensor): Shape (B, 3, H, W).
+        images (Tensor): Shape (B, C, H, W).
 
     Returns:
         list: mmpretrain's ``DataSample`` of classes 0 and 1, or mmdet's ``DetDataSample`` with 8 objects of different
@@ -94,7 +103,7 @@ def forward_tensor(model: nn.Module, images: Tensor):
 
     Args:
         model (nn.Module): A classifier, a detector, or any module that takes images.
-        images (Tensor): Shape (B, 3, H, W).
+        images (Tensor): Shape (B, C, H, W).
 
     Returns:
         Whatever the model returns; of a detector the outputs of its heads for all proposals.

@@ -40,7 +40,7 @@ def training_bytes(
 
     Args:
         model (nn.Module): A classifier or a detector; the step changes it.
-        images (Tensor): Shape (B, 3, H, W).
+        images (Tensor): Shape (B, C, H, W).
         optim_wrapper (OptimWrapper): Over the model's parameters.
         find_unused_parameters (bool): DDP's option, which a config may set. Defaults to False.
 
@@ -79,7 +79,7 @@ def activation_bytes(model: nn.Module, images: Tensor) -> int:
 
     Args:
         model (nn.Module): A classifier or a detector.
-        images (Tensor): Shape (B, 3, H, W).
+        images (Tensor): Shape (B, C, H, W).
     """
     model.train()
     owned = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}

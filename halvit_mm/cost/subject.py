@@ -13,6 +13,8 @@ from halvit_mm.errors import UserError
 from halvit_mm.io.build import build_model
 from halvit_mm.io.configs import load_config
 
+from .samples import input_channels
+
 
 @dataclass
 class Settings:
@@ -98,6 +100,7 @@ def layout(settings: Settings) -> torch.memory_format:
     return torch.channels_last if settings.channels_last else torch.contiguous_format
 
 
-def random_images(settings: Settings, batch: int) -> torch.Tensor:
-    """Images of noise of the settings' size, device and layout, shape (batch, 3, H, W)."""
-    return torch.randn(batch, 3, *settings.shape, device=settings.device).to(memory_format=layout(settings))
+def random_images(model: nn.Module, settings: Settings, batch: int) -> torch.Tensor:
+    """Images of noise of the settings' size, device and layout, shape (batch, C, H, W)."""
+    images = torch.randn(batch, input_channels(model), *settings.shape, device=settings.device)
+    return images.to(memory_format=layout(settings))

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from mmengine.config import Config
 
+from halvit_mm.cost import input_channels
 from halvit_mm.errors import UserError
 from halvit_mm.io.datasets import walk_datasets
 
@@ -57,6 +58,7 @@ def export(
     check_target(path, precision, dynamic_batch, dynamic_size, external_data)
     shape = shape or input_shape(cfg)
     network = load_network(cfg, checkpoint)
+    channels = input_channels(network.model)
 
     def images(loader: str, number: int) -> torch.Tensor:
         if (missing := missing_data(cfg, loader)) is None:
@@ -65,12 +67,12 @@ def export(
             say(f'{len(found)} images of {shape[0]} x {shape[1]} from {root}')
             return found
         say(f'{number} images of noise, since {missing} does not exist')
-        return torch.randn(number, 3, *shape, generator=torch.Generator().manual_seed(0))
+        return torch.randn(number, channels, *shape, generator=torch.Generator().manual_seed(0))
 
     calibration = images('train_dataloader', CALIBRATION_IMAGES) if precision == 'int8' else None
     tried = images('test_dataloader', verify) if verify else None
     # Two images for a dynamic batch: the exporter treats dimensions of 1 as fixed.
-    example = torch.randn(2 if dynamic_batch else 1, 3, *shape)
+    example = torch.randn(2 if dynamic_batch else 1, channels, *shape)
     batches = [] if tried is None else [*tried.split(1)]
     if batches and (dynamic_batch or dynamic_size):
         # Another number or size than the example's

@@ -78,7 +78,7 @@ def write(
 
     Args:
         network (Network): In single precision; with ``'fp16'`` it is in half precision afterwards.
-        example (Tensor): Images, shape (B, 3, H, W).
+        example (Tensor): Images, shape (B, C, H, W).
         path (Path): The file.
         precision (str): ``'fp32'``, ``'fp16'`` or ``'int8'``. Defaults to ``'fp32'``.
         dynamic_batch (bool): Whether the file takes any number of images. Defaults to False.
@@ -118,7 +118,7 @@ def read(path: Path) -> Callable[[Tensor], Outputs]:
     """Open a file of :func:`write` with its runtime.
 
     Returns:
-        Callable[[Tensor], tuple[Tensor]]: Computes the outputs for images of shape (B, 3, H, W).
+        Callable[[Tensor], tuple[Tensor]]: Computes the outputs for images of shape (B, C, H, W).
     """
     if path.suffix == '.onnx':
         from .session import create_session

@@ -5,14 +5,17 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
+import torch
 from mmengine.config import Config
+from mmengine.dataset import Compose, default_collate, pseudo_collate
 from mmengine.device import get_device
 from mmengine.registry import DefaultScope
+from mmengine.runner import CheckpointLoader
 
 from halvit_mm.errors import UserError
-from halvit_mm.io.datasets import class_names
+from halvit_mm.io.datasets import class_names, test_pipeline
 from halvit_mm.io.images import read_image
-from halvit_mm.io.weights import reading_file
+from halvit_mm.io.weights import reading_file, require_filled
 
 # Files that mmdet's inferencer takes from a folder
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')
@@ -21,7 +24,9 @@ LEAST_PICTURE = 224
 
 
 class Classifier:
-    """mmpretrain's ``ImageClassificationInferencer``, one image at a time; arguments are those of :func:`infer`.
+    """A classifier, loaded by mmpretrain's ``ImageClassificationInferencer``; arguments are those of :func:`infer`.
+
+    Images go through the config's own test pipeline, and so keep the colors and channels that they are tested with.
 
     Attributes:
         classes (Sequence[str], optional): Names of the classes: the checkpoint's, else those of the config's test
@@ -32,8 +37,10 @@ class Classifier:
         from mmpretrain import ImageClassificationInferencer
         from mmpretrain.visualization import UniversalVisualizer
 
-        self.inferencer = ImageClassificationInferencer(cfg, pretrained=checkpoint, device=device)
-        self.classes = self.inferencer.classes or class_names(cfg)
+        inferencer = ImageClassificationInferencer(cfg, pretrained=checkpoint, device=device)
+        self.model = inferencer.model
+        self.classes = inferencer.classes or class_names(cfg)
+        self.pipeline = Compose(test_pipeline(cfg))
         self.visualizer = UniversalVisualizer()
 
     def __call__(self, path: str, picture: np.ndarray, out_file: str | None = None) -> str:
@@ -43,37 +50,50 @@ class Classifier:
             path (str): The image's file.
             picture (np.ndarray): Its pixels, shape (H, W, 3) in RGB order, to draw on.
             out_file (str, optional): File to draw the result to. Defaults to None.
+
+        Returns:
+            str: Such as ``'cat 0.912'``; of a classifier for several labels ``'cat 0.912, dog 0.640'`` or
+            ``'no class'``.
         """
-        # The inferencer's __call__ would print a progress bar among the results.
-        [sample] = self.inferencer.forward(next(self.inferencer.preprocess([path])))
+        with torch.no_grad():
+            [sample] = self.model.test_step(default_collate([self.pipeline(dict(img_path=path))]))
         if out_file is not None:
             resize = LEAST_PICTURE if min(picture.shape[:2]) < LEAST_PICTURE else None
             self.visualizer.visualize_cls(
                 picture, sample, classes=self.classes, resize=resize, draw_gt=False, out_file=out_file
             )
-        label = sample.pred_label.item()
-        name = self.classes[label] if self.classes else f'class {label}'
-        return f'{name} {sample.pred_score[label].item():.3f}'
+        found = [
+            f'{self.classes[label] if self.classes else f"class {label}"} {sample.pred_score[label].item():.3f}'
+            for label in sample.pred_label.tolist()
+        ]
+        return ', '.join(found) or 'no class'
 
 
 class Detector:
-    """mmdet's ``DetInferencer``, one image at a time; arguments are those of :func:`infer`."""
+    """A detector, loaded by mmdet's ``DetInferencer``; arguments are those of :func:`infer`.
+
+    Images go through the config's own test pipeline.
+    """
 
     def __init__(self, cfg: Config, checkpoint: str, device: str, score_thr: float) -> None:
         from mmdet.apis import DetInferencer
 
         self.score_thr = score_thr
-        self.inferencer = DetInferencer(cfg, weights=checkpoint, device=device, show_progress=False)
+        inferencer = DetInferencer(cfg, weights=checkpoint, device=device, show_progress=False)
+        self.model, self.visualizer = inferencer.model, inferencer.visualizer
+        self.pipeline = Compose(test_pipeline(cfg))
         classes = class_names(cfg)
         if classes:
             # mmdet takes COCO's classes if the checkpoint names none.
-            self.inferencer.visualizer.dataset_meta = {**self.inferencer.model.dataset_meta, 'classes': classes}
+            self.visualizer.dataset_meta = {**self.model.dataset_meta, 'classes': classes}
 
     def __call__(self, path: str, picture: np.ndarray, out_file: str | None = None) -> str:
         """Report the number of detections above ``score_thr``; arguments as of :class:`Classifier`."""
-        [sample] = self.inferencer(path, return_datasamples=True)['predictions']
+        with torch.no_grad():
+            [sample] = self.model.test_step(pseudo_collate([self.pipeline(dict(img_path=path, img_id=0))]))
+        sample = sample.cpu()
         if out_file is not None:
-            self.inferencer.visualizer.add_datasample(
+            self.visualizer.add_datasample(
                 path, picture, sample, draw_gt=False, pred_score_thr=self.score_thr, out_file=out_file
             )
         count = int((sample.pred_instances.scores > self.score_thr).sum())
@@ -90,7 +110,8 @@ def infer(
 ) -> list[str]:
     """Print a line for each image, with its class or the number of detections, and draw the results.
 
-    An image that cannot be read is named on the standard error and skipped.
+    An image that cannot be read, or that the model or its test pipeline fails on, is named on the standard error and
+    skipped.
 
     Args:
         cfg (Config): A config of mmpretrain or mmdet; its ``default_scope`` names which.
@@ -101,7 +122,7 @@ def infer(
         device (str, optional): Device of the model. Defaults to the accelerator, if there is one, else the CPU.
 
     Returns:
-        list[str]: The images that could not be read.
+        list[str]: The images that were skipped.
 
     Raises:
         UserError: If there is no image or no such checkpoint, if the weights cannot be loaded, if the images would be
@@ -128,6 +149,8 @@ def infer(
                     run = Classifier(cfg, checkpoint, device)
                 else:
                     run = Detector(cfg, checkpoint, device, score_thr)
+            content = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
+            require_filled(run.model, content.get('state_dict', content), checkpoint)
         except UserError:
             raise
         except Exception as error:
@@ -141,8 +164,15 @@ def infer(
                 skipped.append(str(path))
                 continue
             out_file = None if out is None else str(Path(out, path.relative_to(folder)))
-            with redirect_stdout(sys.stderr):
-                result = run(str(path), picture, out_file)
+            try:
+                with redirect_stdout(sys.stderr):
+                    result = run(str(path), picture, out_file)
+            except Exception as error:
+                height, width = picture.shape[:2]
+                reason = ' '.join(f'{type(error).__name__}: {error}'.split())[:300]
+                print(f'skipped: {path}, {width} x {height} pixels: {reason}', file=sys.stderr, flush=True)
+                skipped.append(str(path))
+                continue
             print(f'{path}: {result}', flush=True)
     return skipped
 

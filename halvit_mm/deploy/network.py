@@ -41,7 +41,7 @@ class Network(nn.Module):
         """Compute the outputs in single precision, whatever the weights are kept in.
 
         Args:
-            images (Tensor): Normalized images, shape (B, 3, H, W).
+            images (Tensor): Normalized images, shape (B, C, H, W).
 
         Returns:
             tuple[Tensor]: The logits, shape (B, classes), or a detector's maps, shape (B, C, H_i, W_i) each.
@@ -94,7 +94,7 @@ def read_images(cfg: Config, model: nn.Module, loader: str, number: int, shape: 
         shape (tuple[int, int]): Height and width; images of another shape are resized.
 
     Returns:
-        Tensor: Normalized images, shape (N, 3, H, W).
+        Tensor: Normalized images, shape (N, C, H, W).
     """
     dataset = with_pipeline(cfg[loader].dataset, test_pipeline(cfg))
     collate = pseudo_collate if is_detector(model) else default_collate

@@ -36,7 +36,7 @@ def write_onnx(
 
     Args:
         network (Network): The network. The file has its precision; inputs and outputs are in single precision.
-        images (Tensor): An example, shape (B, 3, H, W).
+        images (Tensor): An example, shape (B, C, H, W).
         path, dynamic_batch, dynamic_size: As in :func:`~halvit_mm.deploy.formats.write`.
         metadata (Mapping[str, Any]): Entries of the file's metadata, each kept as JSON. Defaults to none.
     """
@@ -115,7 +115,7 @@ def quantize(source: Path, path: Path, images: Tensor) -> None:
     Args:
         source (Path): From :func:`write_onnx`, in single precision.
         path (Path): The file to write.
-        images (Tensor): Images to calibrate with, shape (N, 3, H, W).
+        images (Tensor): Images to calibrate with, shape (N, C, H, W).
     """
     graph = onnx.load(source).graph
     # The first layer reads pixels; its quantization costs more accuracy than that of all other layers together.

@@ -61,7 +61,7 @@ def compare(
     Args:
         expected (Iterable[tuple[Tensor]]): The model's outputs for each batch.
         run (Callable): Runs the file.
-        batches (Iterable[Tensor]): Images, shape (B, 3, H, W).
+        batches (Iterable[Tensor]): Images, shape (B, C, H, W).
         classifies (bool): Whether the outputs are logits.
 
     Returns:

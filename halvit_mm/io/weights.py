@@ -12,6 +12,8 @@ from halvit_mm.errors import UserError
 
 from .checkpoints import load_file
 
+RUNNING_STATISTICS = ('running_mean', 'running_var')
+
 # timm's (and DeiT's own) names of a ViT
 _VIT = (
     (r'^patch_embed\.proj\.', 'backbone.patch_embed.projection.'),
@@ -126,6 +128,42 @@ def fill(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
             f'{source} is not a checkpoint of this model: {comparison.summary()}. {_advice(model, comparison)}'
         )
     model.load_state_dict(weights, strict=False)
+
+
+def require_filled(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
+    """Refuse weights that upstream has loaded where parameters or running statistics stay as they were drawn.
+
+    Upstream mentions them in a warning. Entries that a module renames or resizes as it loads them are filled, and other
+    buffers than running statistics may be missing, as in older files.
+
+    Args:
+        model (nn.Module): The model.
+        weights (Mapping[str, Tensor]): The state dict that was loaded into the model.
+        source (str): Origin of the weights, for the message.
+
+    Raises:
+        UserError: If an entry is not filled.
+    """
+    weights = {name.removeprefix('module.'): value for name, value in weights.items()}
+    trained = {name for name, _ in model.named_parameters(remove_duplicate=False) if '.deviation.' not in name}
+    expected = {
+        name: value
+        for name, value in model.state_dict().items()
+        if name in trained or name.endswith(RUNNING_STATISTICS)
+    }
+    if not Comparison(expected, weights).unfilled:
+        return
+    try:
+        missing = model.load_state_dict(dict(weights), strict=False).missing_keys
+    except RuntimeError:  # of another shape
+        missing = [*expected]
+    comparison = Comparison({name: value for name, value in expected.items() if name in missing}, weights)
+    if unfilled := comparison.unfilled:
+        comparison.unplaced = [name for name in weights if name not in model.state_dict()]
+        raise UserError(
+            f'{source} is not a checkpoint of this model: {len(unfilled)} of its {len(expected)} entries would stay as '
+            f'they were drawn: {comparison.summary(3)}. {_advice(model, comparison)}'
+        )
 
 
 # With a smaller fraction filled a model would train on from random weights.

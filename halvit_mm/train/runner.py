@@ -8,7 +8,8 @@ from mmengine.device import get_device
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.fileio import LocalBackend, get_file_backend
 from mmengine.logging import print_log
-from mmengine.runner import Runner
+from mmengine.model import is_model_wrapper
+from mmengine.runner import BaseLoop, Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -22,7 +23,7 @@ from halvit_mm.io.checkpoints import (
 )
 from halvit_mm.io.configs import reliability
 from halvit_mm.io.datasets import type_name
-from halvit_mm.io.weights import reading_file
+from halvit_mm.io.weights import reading_file, require_filled
 from halvit_mm.registry import RUNNERS
 
 from .hooks import default_hooks
@@ -105,9 +106,14 @@ class ResumableRunner(Runner):
         self._bad_images = bad_images.get('action', 'stop') if isinstance(bad_images, dict) else bad_images.action
         super().register_default_hooks(hooks)
 
-    def load_checkpoint(self, *args, **kwargs) -> dict:
+    def load_checkpoint(self, filename: str, *args, **kwargs) -> dict:
         with reading_file():
-            return super().load_checkpoint(*args, **kwargs)
+            checkpoint = super().load_checkpoint(filename, *args, **kwargs)
+        # A training may start from the weights of a part, or of other classes.
+        if self._resume or not isinstance(self._train_loop, BaseLoop):
+            model = self.model.module if is_model_wrapper(self.model) else self.model
+            require_filled(model, checkpoint.get('state_dict', checkpoint), filename)
+        return checkpoint
 
     def resume(self, *args, **kwargs) -> None:
         schedules = self.param_schedulers if isinstance(self.param_schedulers, list) else []

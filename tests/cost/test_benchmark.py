@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from halvit_mm.cost.benchmark import benchmark, in_fresh_process, peak_memory
+from halvit_mm.cost.benchmark import benchmark, count, in_fresh_process, peak_memory
 from halvit_mm.cost.subject import Settings, Subject
 from tests.utils import ROOT, run_tool
 
@@ -36,6 +36,19 @@ def die(*args) -> None:
 def test_a_process_that_dies_is_told():
     with pytest.raises(Exception, match='terminated abruptly'):
         in_fresh_process(die)
+
+
+def test_images_of_one_channel(tmp_path):
+    (tmp_path / 'grey.py').write_text(f"""
+_base_ = '{ROOT / DIGITS}'
+model = dict(backbone=dict(in_channels=1))
+data_preprocessor = dict(mean=[33.0], std=[78.6])
+""")
+    settings = Settings(shape=(32, 32))
+    grey, color = (count(Subject(str(path)), settings) for path in (tmp_path / 'grey.py', ROOT / DIGITS))
+    assert color['macs'] - grey['macs'] == 16 * 96 * 2 * 64
+    shown = run_tool('tools/count.py', tmp_path / 'grey.py', '--shape', '32').stdout
+    assert f'{grey["macs"]:,}' in shown
 
 
 def test_memory_grows_with_the_batch():

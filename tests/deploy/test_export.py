@@ -66,6 +66,15 @@ def test_a_model_that_has_not_been_trained(tmp_path):
         assert (tmp_path / f'model{suffix}').is_file()
 
 
+def test_images_of_one_channel(tmp_path):
+    cfg = read(HALVIT, **{'model.backbone.in_channels': 1})
+    cfg.data_preprocessor = dict(mean=[33.0], std=[78.6], to_rgb=False)
+    cfg.test_dataloader.dataset.pipeline[0].color_type = 'grayscale'
+    export(cfg, None, tmp_path / 'm.onnx', verify=2)
+    [given] = create_session(tmp_path / 'm.onnx').get_inputs()
+    assert given.shape == [1, 1, 32, 32]
+
+
 def test_wrapped_data_gives_real_images(tmp_path, monkeypatch):
     """Through ``RepeatDataset`` and its like."""
     monkeypatch.chdir(tmp_path)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
+from PIL import Image
 
 from halvit_mm.deploy.infer import find_images
 from tests.tools.test_training import TINY_MODEL
@@ -163,6 +164,38 @@ class TestClassifier:
         _, [line], _ = infer(classifier[0], tmp_path / 'nameless.pth', image, '--cfg-options', option)
         assert line.split(': ')[1].split()[0] in names.split(',')
 
+    def test_grey_images(self, images, infer, tmp_path):
+        """A model of one channel reads images as its test pipeline does."""
+        (tmp_path / 'grey.py').write_text(f"""
+_base_ = {str(CONFIG)!r}
+data_preprocessor = dict(mean=[33.0], std=[78.6], to_rgb=False)
+model = dict(
+    backbone=dict(in_channels=1, arch=dict(embed_dims=24, num_layers=2, feedforward_channels=40)),
+    head=dict(in_channels=24),
+)
+test_pipeline = [
+    dict(type='LoadImageFromFile', color_type='grayscale'),
+    dict(type='Resize', scale=32),
+    dict(type='PackInputs'),
+]
+test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+""")
+        checkpoint = save_checkpoint(Config.fromfile(tmp_path / 'grey.py'), tmp_path / 'grey.pth')
+        status, [line], _ = infer(tmp_path / 'grey.py', checkpoint, images / 'a.png', '--out', tmp_path / 'drawn')
+        assert (status, line.rsplit(' ', 2)[0]) == (0, f'{images}/a.png: class')
+        assert_drawn(tmp_path / 'drawn/a.png', images / 'a.png')
+
+    def test_several_labels_or_none(self, classifier, images, infer, tmp_path):
+        cfg = Config.fromfile(classifier[0])
+        cfg.model.head = dict(type='MultiLabelLinearClsHead', in_channels=24, num_classes=10, thr=0.0)
+        cfg.dump(tmp_path / 'several.py')
+        checkpoint = save_checkpoint(cfg, tmp_path / 'several.pth')
+        args = (tmp_path / 'several.py', checkpoint, images / 'a.png', '--out', tmp_path / 'drawn')
+        _, [line], _ = infer(*args)
+        assert [word.rsplit(' ', 1)[0] for word in line.split(': ')[1].split(', ')] == [f'class {i}' for i in range(10)]
+        _, [line], _ = infer(*args, '--cfg-options', 'model.head.thr=1.1')
+        assert line == f'{images}/a.png: no class'
+
 
 class TestDetector:
     def test_folder(self, detector, images, infer, tmp_path):
@@ -200,8 +233,18 @@ class TestDetector:
         torch.save(content['state_dict'], tmp_path / 'weights.pth')
         with DefaultScope.overwrite_default_scope('mmdet'), pytest.warns(UserWarning, match='COCO classes by default'):
             made = Detector(Config.fromfile(detector[0]), str(tmp_path / 'weights.pth'), 'cpu', 0.3)
-        assert made.inferencer.visualizer.dataset_meta['classes'] == ('zero', 'one', 'two')
-        assert 'palette' in made.inferencer.visualizer.dataset_meta
+        assert made.visualizer.dataset_meta['classes'] == ('zero', 'one', 'two')
+        assert 'palette' in made.visualizer.dataset_meta
+
+    def test_an_image_that_the_pipeline_does_not_take(self, detector, images, infer, tmp_path):
+        for name in ('cut.jpg', 'cut.png', 'text.jpg', 'empty.jpeg'):
+            (images / name).unlink()
+        Image.new('RGB', (4000, 1)).save(images / 'line.png')
+        status, lines, errors = infer(*detector, images)
+        assert status == 1
+        assert [line.split(': ')[0] for line in lines] == [f'{images}/a.png', f'{images}/more/b.png']
+        [told] = [line for line in errors if line.startswith('skipped')]
+        assert told.startswith(f'skipped: {images}/line.png, 4000 x 1 pixels: error: OpenCV')
 
 
 class TestErrors:
@@ -241,6 +284,14 @@ class TestErrors:
         torch.save(content, tmp_path / 'other.pth')
         line = self.told(infer, classifier[0], tmp_path / 'other.pth', images, loading=True)
         assert 'AssertionError: The length of `pos_embed`' in line
+
+    def test_weights_that_do_not_fill_the_model(self, classifier, detector, images, infer):
+        line = self.told(infer, detector[0], classifier[1], images, loading=True)
+        assert 'entries would stay as they were drawn' in line
+        options = ['--cfg-options', 'model.head.num_classes=3']
+        line = self.told(infer, *classifier, images, *options, loading=True)
+        assert '2 of its ' in line
+        assert 'head.layers.head.weight (10, 24) instead of (3, 24)' in line
 
     def test_another_host(self, classifier, images, infer):
         line = self.told(infer, *classifier, images, '--cfg-options', 'default_scope=mmseg')

@@ -44,7 +44,11 @@ def test_several_labels_or_none(build_runner, animals):
     images = [dict(img_path=f'bee/{i}.png', gt_label=label) for i, label in enumerate(([0, 2], [1], []))]
     (root / 'list.json').write_text(json.dumps(dict(metainfo=dict(classes=['bee', 'cat', 'dog']), data_list=images)))
     listed = dict(type='MultiLabelDataset', ann_file='list.json', data_prefix='train')
-    options = {**options, 'model.head.type': 'MultiLabelLinearClsHead', 'model.head.loss': dict(_delete_=True, type='AsymmetricLoss')}
+    options = {
+        **options,
+        'model.head.type': 'MultiLabelLinearClsHead',
+        'model.head.loss': dict(_delete_=True, type='AsymmetricLoss'),
+    }
     options |= {f'train_dataloader.dataset.{key}': value for key, value in listed.items()}
     options |= {'train_dataloader.batch_size': 3, 'model.train_cfg': None, 'model.head.init_cfg': None}
     runner = build_runner(loop=dict(by_epoch=True, max_epochs=1, val_begin=9), **options)
