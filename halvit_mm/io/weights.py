@@ -223,7 +223,9 @@ def _advice(module: nn.Module, comparison: Comparison, prefix: str = '') -> str:
             'Their names have a prefix. A whole classifier is loaded into a backbone with '
             "init_cfg=dict(type='Pretrained', checkpoint=..., prefix='backbone.')."
         )
-    if shared and unplaced and shared <= {*comparison.unfilled} - {*comparison.reshaped}:
+    owners = tuple(f'{name.rpartition(".")[0]}.' for name in shared)
+    untied = any(name.startswith(owners) for name in unplaced)
+    if shared and untied and shared <= {*comparison.unfilled} - {*comparison.reshaped}:
         return (
             "The weights are the untied counterpart's. tools/tie_checkpoint.py ties them; tie='none' (of a "
             'ResNet: shared_stages=()) takes them as they are.'

@@ -10,7 +10,9 @@ from mmpretrain.models.backbones import ResNet, VisionTransformer
 from torch import nn
 
 from halvit_mm.errors import UserError
-from halvit_mm.io.weights import Comparison, fill, read_weights, reading_file, to_mmpretrain
+from halvit_mm.io.build import build_model
+from halvit_mm.io.configs import load_config
+from halvit_mm.io.weights import Comparison, fill, read_weights, reading_file, require_filled, to_mmpretrain
 from halvit_mm.models import HaLViT, SharedStageResNet
 from tests.utils import ROOT, TINY_ARCH
 
@@ -118,6 +120,39 @@ def test_comparison():
     with pytest.raises(UserError, match='there is not a checkpoint of this model: weight missing'):
         fill(model, given, 'there')
     assert not Comparison(model.state_dict(), model.state_dict())
+
+
+class TestRequireFilled:
+    """What upstream loads without ``strict``, as its inferencers and its runner do."""
+
+    def model(self, **options):
+        return build_model(load_config(str(ROOT / 'configs/digits/halvit_2xb64_digits.py'), options))
+
+    def test_whole(self):
+        model = self.model()
+        require_filled(model, {f'module.{name}': value for name, value in model.state_dict().items()}, 'a.pth')
+
+    def test_entries_that_a_module_resizes_as_it_loads_them(self):
+        other = self.model(**{'model.backbone.img_size': 64}).state_dict()
+        require_filled(self.model(), other, 'a.pth')
+
+    def test_other_buffers_than_statistics(self):
+        model = torch.nn.BatchNorm1d(3)
+        state = model.state_dict()
+        del state['num_batches_tracked']
+        require_filled(model, state, 'a.pth')
+        del state['running_var']
+        with pytest.raises(UserError, match=r'a\.pth is not a checkpoint of this model: 1 of its 4 entries'):
+            require_filled(model, state, 'a.pth')
+
+    def test_another_number_of_classes(self):
+        other = self.model(**{'model.head.num_classes': 3}).state_dict()
+        with pytest.raises(UserError, match=r'2 of its .* head\.layers\.head\.weight \(3, 96\) instead of \(10, 96\)'):
+            require_filled(self.model(), other, 'a.pth')
+
+    def test_another_model(self):
+        with pytest.raises(UserError, match=r'backbone\.cls_token missing .* more\. Check that the checkpoint'):
+            require_filled(self.model(), {'fc.weight': torch.zeros(1)}, 'a.pth')
 
 
 def test_timm_and_torchvision_are_read(tmp_path):

@@ -91,6 +91,19 @@ def test_weights_of_another_model_are_refused(build_runner, tmp_path):
         runner.train()
 
 
+def test_weights_that_do_not_fill_the_model(build_runner, tmp_path):
+    """A training may start from them; a test or a resumed training would be of weights as they were drawn."""
+    loop = dict(by_epoch=True, max_epochs=1, val_begin=9)
+    build_runner(loop=loop).train()
+    options = {'load_from': str(tmp_path / 'run/epoch_1.pth'), 'model.head.num_classes': 12}
+    build_runner('other', loop=loop, **options).train()
+    message = r'epoch_1\.pth is not a checkpoint of this model: 2 of its .* head\.layers\.head\.weight \(10, 24\)'
+    with pytest.raises(UserError, match=message):
+        build_runner('other', **options).test()
+    with pytest.raises(UserError, match=message):
+        build_runner('other', **options, resume=True).train()
+
+
 def test_a_loop_of_the_users_own_is_kept(build_runner):
     class Loop(EpochBasedTrainLoop):
         pass
