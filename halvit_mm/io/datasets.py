@@ -1,5 +1,6 @@
 """The datasets that a config names, found through wrappers."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -53,13 +54,23 @@ def type_name(cfg: Mapping) -> str:
 
 def local_files(dataset: Mapping) -> Iterator[Path]:
     """The local files and folders that the config of a dataset names, existing or not."""
-    root = dataset.get('data_root')
-    if not root or '://' in root or dataset.get('backend_args') or type_name(dataset) in DOWNLOADED:
+    root = dataset.get('data_root') or ''
+    if '://' in root or _is_remote(dataset) or type_name(dataset) in DOWNLOADED:
         return
-    yield Path(root)
+    if root:
+        yield Path(root)
     prefix = dataset.get('data_prefix') or (dataset.get('split') if type_name(dataset) in SPLIT_IS_FOLDER else '')
     parts = [*prefix.values()] if isinstance(prefix, Mapping) else [prefix]
-    yield from (Path(root, part) for part in (*parts, dataset.get('ann_file')) if part and isinstance(part, str))
+    if any(_is_remote(transform) for transform in dataset.get('pipeline') or () if isinstance(transform, Mapping)):
+        parts = []
+    for part in (*parts, dataset.get('ann_file')):
+        if part and isinstance(part, str) and '://' not in part:
+            yield Path(root, os.path.expanduser(part))
+
+
+def _is_remote(cfg: Mapping) -> bool:
+    """Whether a dataset or a transform reads through another backend than the local disk."""
+    return (cfg.get('backend_args') or {}).get('backend', 'local') not in ('local', 'disk')
 
 
 def class_names(cfg: Config) -> Sequence[str] | None:

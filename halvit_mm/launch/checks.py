@@ -9,16 +9,19 @@ from halvit_mm.errors import UserError
 from halvit_mm.io.configs import reliability
 from halvit_mm.io.datasets import local_files, type_name, walk_datasets
 
+from .class_check import check_classes
 from .coco_check import check_coco
 
 
-def check_run(cfg: Config, tool: str, args: argparse.Namespace) -> None:
+def check_run(cfg: Config, tool: str, args: argparse.Namespace, build: bool = True) -> None:
     """Refuse a run that cannot succeed on this machine, before any of it is built.
 
     Args:
         cfg (Config): The config, with the options of the command line merged.
         tool (str): ``'train'`` or ``'test'``.
         args (argparse.Namespace): From upstream's parser; not every parser has all options.
+        build (bool): Whether this process builds the model for a check, and so imports what it is made of. Defaults
+            to True.
 
     Raises:
         UserError: If data or a checkpoint is missing, or if an argument does not fit the config or the machine.
@@ -52,6 +55,7 @@ def check_run(cfg: Config, tool: str, args: argparse.Namespace) -> None:
             # Once for all ranks, in the process that starts them
             if 'RANK' not in os.environ and type_name(dataset) == 'CocoDataset':
                 check_coco(loader, dataset)
+    check_classes(cfg, loaders, build)
 
 
 def _check_schedules(cfg: Config) -> None:

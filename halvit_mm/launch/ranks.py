@@ -76,7 +76,7 @@ def main(argv: list[str]) -> None:
         if command.args.resume is None:
             tool_argv.append('--resume')
     check_ranks(ranks, node_rank, master_addr, port)
-    check_run(command.cfg, tool, command.args)
+    check_run(command.cfg, tool, command.args, build=False)
 
     if not torch.cuda.is_available():
         cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()

@@ -52,7 +52,23 @@ def test_nothing_to_walk():
         (dict(type='CIFAR10', data_root='r', split='train'), []),
         (dict(type='CustomDataset', data_root='s3://r'), []),
         (dict(type='CustomDataset', data_root='r', backend_args=dict(backend='petrel')), []),
+        (dict(type='CustomDataset', data_root='r', backend_args=dict(backend='local')), ['r']),
         (dict(type='CustomDataset'), []),
+        # Without a root
+        (dict(type='CustomDataset', data_prefix='d/train', ann_file='a.txt'), ['d/train', 'a.txt']),
+        (dict(type='CustomDataset', data_prefix='~/d'), [Path('~/d').expanduser()]),
+        (dict(type='CustomDataset', data_prefix='s3://d', ann_file='a.txt'), ['a.txt']),
+        # Annotations here, images elsewhere
+        (
+            dict(
+                type='CocoDataset',
+                data_root='r',
+                data_prefix=dict(img='i'),
+                ann_file='a.json',
+                pipeline=[dict(type='LoadImageFromFile', backend_args=dict(backend='petrel'))],
+            ),
+            ['r', 'r/a.json'],
+        ),
     ],
 )
 def test_files_on_this_machine(dataset, expected):

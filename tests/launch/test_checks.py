@@ -1,3 +1,4 @@
+import shutil
 from argparse import Namespace
 from pathlib import Path
 
@@ -25,7 +26,8 @@ def check(tool: str, argv: list[str], **options) -> None:
 def data(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     for split in ('train', 'val'):
-        (tmp_path / split).mkdir()
+        for digit in range(10):
+            (tmp_path / split / str(digit)).mkdir(parents=True)
     return {f'{loader}_dataloader.dataset.data_root': str(tmp_path) for loader in ('train', 'val', 'test')}
 
 
@@ -39,7 +41,7 @@ class TestCheckRun:
     def test_missing_data(self, data, tmp_path):
         with pytest.raises(UserError, match=r'train_dataloader: absent does not exist .*train_dataloader\.dataset'):
             check('train', [DIGITS, '--cfg-options', 'train_dataloader.dataset.data_root=absent'])
-        (tmp_path / 'val').rmdir()
+        shutil.rmtree(tmp_path / 'val')
         with pytest.raises(UserError, match=rf'val_dataloader: {tmp_path}/val does not exist'):
             check('train', [DIGITS], **data)
         check('train', [DIGITS, '--no-validate'], **data)

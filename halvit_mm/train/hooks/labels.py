@@ -23,7 +23,7 @@ class LabelHook(Hook):
     - Datasets for training and validation name the same classes in the same order; so do a checkpoint that is tested or
       resumed and the dataset. Datasets and checkpoints without names are not compared.
 
-    All of this is looked up in the datasets that wrappers hold.
+    All of this is looked up in the datasets that wrappers hold. A model for retrieval is not checked.
     """
 
     def __init__(self) -> None:
@@ -32,6 +32,8 @@ class LabelHook(Hook):
     def before_run(self, runner: Runner) -> None:
         datasets = [(loader, dataset) for loader in LOADERS for dataset in _datasets(runner, loader)]
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        if any(base.__name__ == 'BaseRetriever' for base in type(model).__mro__):
+            return  # the classes of a retrieval's images are not those that it is trained on
         classes = getattr(getattr(model, 'head', None), 'num_classes', None)
         first = None
         for loader, dataset in datasets:
