@@ -15,6 +15,7 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from mmengine.runner.loops import _InfiniteDataloaderIterator
 from torch.utils.data import DataLoader, Sampler
 
+from halvit_mm.errors import UserError
 from halvit_mm.registry import LOOPS
 
 from .delegate import Delegate
@@ -113,6 +114,12 @@ class ResumableEpochTrainLoop(EpochBasedTrainLoop):
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
+        if not len(self.dataloader):
+            images, batch = len(self.dataloader.dataset), getattr(self.dataloader.batch_sampler, 'batch_size', None)
+            raise UserError(
+                f'train_dataloader has {images} images and no batch of batch_size={batch} on {get_world_size()} ranks; '
+                'expected more images, a smaller batch, or drop_last=False'
+            )
         self._place = _Place(self.dataloader)
 
     def place(self, by_epoch: bool) -> dict[str, int]:

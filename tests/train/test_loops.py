@@ -7,6 +7,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from halvit_mm.errors import UserError
 from halvit_mm.io.checkpoints import load_file
 from tests.utils import count_reads, run_tool
 
@@ -81,6 +82,13 @@ def test_resumed_twice(build_runner, cut, tmp_path):
     runner, again = resume(build_runner, **{'train_dataloader.batch_size': 8})
     assert again == read[64:]
     assert runner.iter == 9 + 2 + 5
+
+
+def test_no_batch(build_runner):
+    """Upstream trains on nothing and says that it is done."""
+    runner = build_runner(**{'train_dataloader.batch_size': 64, 'train_dataloader.drop_last': True})
+    with pytest.raises(UserError, match=r'train_dataloader has 40 images and no batch of batch_size=64 on 1 ranks'):
+        runner.train()
 
 
 @pytest.mark.parametrize('sampler', ['DefaultSampler', 'InfiniteSampler'])
