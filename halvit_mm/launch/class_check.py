@@ -1,5 +1,6 @@
 """Compare the classes that a classifier's config names in several places with its data, before a run."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -183,6 +184,8 @@ def _check_head(cfg: Config) -> Iterator[str]:
     from halvit_mm.io.build import build_model
 
     found = []
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # The run itself logs what its parts say.
     try:
         model = build_model(cfg)
         model.eval()  # which returns None in some models of upstream
@@ -192,6 +195,8 @@ def _check_head(cfg: Config) -> Iterator[str]:
             model(torch.zeros(1, input_channels(model), *input_shape(cfg)))
     except Exception:
         pass  # The run itself tells what cannot be built.
+    finally:
+        logging.disable(disabled)
     if found and found[0] != layer.in_features == width:
         yield (
             f'model.head.in_channels={width} is not the width of the features, which have {found[0]}; expected '
