@@ -1,6 +1,6 @@
 import pytest
 
-from halvit_mm.errors import RankError, UserError, errors_in_one_line
+from halvit_mm.errors import RankError, UserError, errors_in_one_line, warn
 
 
 def test_only_the_first_rank_tells(capsys, monkeypatch):
@@ -33,3 +33,10 @@ def test_without_ranks(capsys, monkeypatch):
 def test_other_errors_keep_their_traceback():
     with pytest.raises(ValueError, match='a fault of ours'), errors_in_one_line():
         raise ValueError('a fault of ours')
+
+
+def test_a_warning_is_told_once(capsys, monkeypatch):
+    for rank, told in (('0', 'warning: the reason\n'), ('1', '')):
+        monkeypatch.setenv('RANK', rank)
+        warn('the reason')
+        assert capsys.readouterr().err == told

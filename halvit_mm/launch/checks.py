@@ -7,7 +7,7 @@ from mmengine.device import get_device
 
 from halvit_mm.errors import UserError
 from halvit_mm.io.configs import reliability
-from halvit_mm.io.datasets import local_files, type_name, walk_datasets
+from halvit_mm.io.datasets import local_files, walk_datasets
 
 from .class_check import check_classes
 from .coco_check import check_coco
@@ -52,9 +52,9 @@ def check_run(cfg: Config, tool: str, args: argparse.Namespace, build: bool = Tr
                         f'{loader}: {path} does not exist (looked from {Path.cwd()}); put or link the data there, or '
                         f'name its place with --cfg-options {key}.data_root=...'
                     )
-            # Once for all ranks, in the process that starts them
-            if 'RANK' not in os.environ and type_name(dataset) == 'CocoDataset':
-                check_coco(loader, dataset)
+    # Once for all ranks, in the process that starts them
+    if 'RANK' not in os.environ:
+        check_coco(cfg, loaders)
     check_classes(cfg, loaders, build)
 
 
