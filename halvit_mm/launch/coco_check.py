@@ -53,12 +53,8 @@ def check_coco(cfg: Config, loaders: Sequence[str]) -> None:
             if file:
                 paths |= _check_file(cfg, loader, file, taken, dataset, classes)
             if loader == 'train_dataloader':
-                steps = _steps(dataset, 'LoadAnnotations')
-                trained.append((file, file and file.count_trained(taken, steps)))
-        if trained and all(count == 0 for _, count in trained):
-            file = trained[0][0]
-            lacking = 'box of its classes' if file.has_annotations else "'annotations'"
-            raise UserError(f"{file.where} has no {lacking}; expected 'images', 'annotations' and 'categories'")
+                trained.append(file and (file, taken, dataset))
+        _check_training(trained)
         if again := [path for path in sorted(paths) if path in loader_of]:
             other = loader_of[again[0]]
             warn(f'{loader}: {len(again)} of its {len(paths)} images are in {other} too, such as {again[0]}')
@@ -117,10 +113,9 @@ def _open(loader: str, key: str, dataset: Mapping, kind: type) -> CocoFile | Non
         return None
     root, name = dataset.get('data_root') or '', dataset.get('ann_file')
     prefix = dataset.get('data_prefix')
-    if kind.__init__ is not _mmdet().BaseDetDataset.__init__ and not (
-        name and isinstance(prefix, Mapping) and 'img' in prefix
-    ):
-        return None  # The class may have defaults of its own.
+    own_defaults = kind.__init__ is not _mmdet().BaseDetDataset.__init__
+    if own_defaults and not (name and isinstance(prefix, Mapping) and 'img' in prefix):
+        return None
     if not name or not isinstance(name, str):
         raise UserError(f'{key}.ann_file={name!r} is not a file; expected one in the format of COCO')
     if not isinstance(prefix, Mapping) or not isinstance(prefix.get('img'), str):
@@ -156,12 +151,22 @@ def _check_file(
     for evaluator in evaluators:
         _check_evaluator(loader.replace('dataloader', 'evaluator'), evaluator, file, classes)
     file.check_categories(taken)
-    if loader == 'train_dataloader':
+    if loader == 'train_dataloader' and (missing := file.missing(classes)):
+        warn(f'{file.where} has no category {", ".join(missing)}, which metainfo.classes names')
+    return paths
+
+
+def _check_training(files: Sequence[tuple[CocoFile, set, Mapping] | None]) -> None:
+    """Refuse a training on nothing; each dataset has a file, ids of its categories and a config, or None."""
+    counts = [file and file[0].count_trained(file[1], _steps(file[2], 'LoadAnnotations')) for file in files]
+    # Beside other datasets, one of background is legal.
+    if counts and all(count == 0 for count in counts):
+        file, *_ = files[0]
+        lacking = 'box of its classes' if file.has_annotations else "'annotations'"
+        raise UserError(f"{file.where} has no {lacking}; expected 'images', 'annotations' and 'categories'")
+    for file, taken, dataset in filter(None, files):
         if not dataset.get('test_mode'):
             file.check_filter(dataset.get('filter_cfg'), taken)
-        if missing := file.missing(classes):
-            warn(f'{file.where} has no category {", ".join(missing)}, which metainfo.classes names')
-    return paths
 
 
 def _check_evaluator(key: str, evaluator: Mapping, file: CocoFile, classes: Sequence[str]) -> None:

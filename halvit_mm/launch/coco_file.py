@@ -397,7 +397,7 @@ class CocoFile:
             and (image['id'] in with_boxes or not filter_cfg.get('filter_empty_gt'))
         ]
         lost = len(self.images) - len(left)
-        if not left:
+        if not left and self.annotations:
             raise self._error(
                 f'filter_cfg={dict(filter_cfg)} leaves none of its {lost} images; expected a min_size '
                 'below their sizes, or annotations of the classes'

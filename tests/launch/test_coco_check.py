@@ -99,6 +99,10 @@ class TestDatasets:
         background = {**train, 'ann_file': 'annotations/background.json'}
         detector.train_dataloader.dataset = dict(type='ConcatDataset', datasets=[train, background])
         assert check(loaders=LOADERS[:1]) == []
+        background['filter_cfg'] = dict(filter_empty_gt=True)
+        detector.train_dataloader.dataset.datasets[1] = background
+        [told] = check(loaders=LOADERS[:1])
+        assert told.endswith("background.json: filter_cfg={'filter_empty_gt': True} leaves out 1 of 1 images")
         detector.train_dataloader.dataset = background
         assert "background.json has no 'annotations'; expected 'images', 'annotations' and 'categories'" in refused()
         content['annotations'] = []
