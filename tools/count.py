@@ -2,12 +2,10 @@
 
 import argparse
 
-from mmengine.config import DictAction
-
 from halvit_mm.cost import count_macs, count_parameters, input_channels
 from halvit_mm.errors import errors_in_one_line
 from halvit_mm.io.build import build_model
-from halvit_mm.io.configs import load_config
+from halvit_mm.io.configs import OptionAction, load_config
 
 
 def main() -> None:
@@ -16,7 +14,7 @@ def main() -> None:
     parser.add_argument(
         '--shape', nargs='+', type=int, default=[224], help='height and width of an image (default: %(default)s)'
     )
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='values merged into each config')
+    parser.add_argument('--cfg-options', nargs='+', action=OptionAction, help='values merged into each config')
     args = parser.parse_args()
 
     height, width = args.shape[0], args.shape[-1]

@@ -7,12 +7,10 @@ error and skipped. The exit status is 0; 1 if an image was skipped; 2 if there i
 import argparse
 import sys
 
-from mmengine.config import DictAction
-
 from halvit_mm.deploy.infer import infer
 from halvit_mm.errors import errors_in_one_line
 from halvit_mm.io.checkpoints import read_only_data
-from halvit_mm.io.configs import load_config
+from halvit_mm.io.configs import OptionAction, load_config
 
 
 def main() -> None:
@@ -25,7 +23,7 @@ def main() -> None:
         '--score-thr', type=float, default=0.3, help='score above which a detection counts (default: %(default)s)'
     )
     parser.add_argument('--device', help='such as cpu or cuda:1 (default: the accelerator, if there is one)')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='values merged into the config')
+    parser.add_argument('--cfg-options', nargs='+', action=OptionAction, help='values merged into the config')
     parser.add_argument(
         '--trust-checkpoint', action='store_true', help='load a checkpoint that carries code, and execute it'
     )

@@ -11,9 +11,11 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import main as torchrun
 
 from halvit_mm.errors import UserError
+from halvit_mm.io.checkpoints import read_only_data
 
 from .checks import check_run
 from .command import parse_command
+from .config import check_config, check_numbers, try_to_build
 
 
 def check_ranks(ranks: int, node_rank: int, master_addr: str, port: int) -> None:
@@ -76,7 +78,11 @@ def main(argv: list[str]) -> None:
         if command.args.resume is None:
             tool_argv.append('--resume')
     check_ranks(ranks, node_rank, master_addr, port)
-    check_run(command.cfg, tool, command.args, build=False)
+    check_numbers(command.cfg)
+    check_run(command.cfg, tool, command.args)
+    check_config(command.cfg, tool, command.args)
+    read_only_data(trust=command.args.trust_checkpoint)
+    try_to_build(command.cfg, tool, command.args)
 
     if not torch.cuda.is_available():
         cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
