@@ -45,6 +45,19 @@ def not_an_option(words: Sequence[str]) -> str:
     )
 
 
+def words_after(argv: list[str], option: str) -> list[str]:
+    """The words that belong to an option, up to the next option."""
+    words, own = [], False
+    for word in argv:
+        if word.startswith('--'):
+            name, sign, value = word.partition('=')
+            words += [value] if name == option and sign else []  # and no more than that one
+            own = name == option and not sign
+        elif own:
+            words.append(word)
+    return words
+
+
 def load_config(path: str, options: dict | None = None) -> Config:
     """Read a config and merge options from the command line into it.
 

@@ -14,7 +14,7 @@ from mmengine.config import Config
 
 from halvit_mm._upstream import config_path
 from halvit_mm.errors import DEBUG, UserError, did_you_mean
-from halvit_mm.io.configs import load_config, not_an_option
+from halvit_mm.io.configs import load_config, not_an_option, words_after
 
 # In the order in which their parsers are tried
 UPSTREAM = ('mmpretrain', 'mmdet')
@@ -127,20 +127,8 @@ def _parse(upstream: ModuleType, tool: str, argv: list[str]) -> argparse.Namespa
     try:
         return upstream.parse_args()
     except (ValueError, AssertionError) as error:
-        raise UserError(not_an_option(_words_after(argv, '--cfg-options'))) from error
+        raise UserError(not_an_option(words_after(argv, '--cfg-options'))) from error
     finally:
         sys.argv = process_argv
         if local_rank is None:
             os.environ.pop('LOCAL_RANK', None)
-
-
-def _words_after(argv: list[str], option: str) -> list[str]:
-    """The words that belong to an option, up to the next option."""
-    words, own = [], False
-    for word in argv:
-        if word.startswith('--'):
-            own = word.partition('=')[0] == option
-            word = word.partition('=')[2]
-        if own and word:
-            words.append(word)
-    return words

@@ -3,7 +3,7 @@ import argparse
 import pytest
 
 from halvit_mm.errors import UserError
-from halvit_mm.io.configs import OptionAction, load_config
+from halvit_mm.io.configs import OptionAction, load_config, words_after
 from tests.utils import ROOT
 
 DIGITS = str(ROOT / 'configs/digits/halvit_2xb64_digits.py')
@@ -95,3 +95,9 @@ def test_options_that_cannot_be_read(word, capsys):
     with pytest.raises(SystemExit):
         parser.parse_args(['--cfg-options', 'a=1', word])
     assert f'--cfg-options: {word!r} is not KEY=VALUE; expected such as' in capsys.readouterr().err
+
+
+def test_words_of_an_option():
+    argv = ['--cfg-options=a=1', 'CONFIG', '--amp', '--cfg-options', 'b=2', 'c=3', '--work-dir', 'x']
+    assert words_after(argv, '--cfg-options') == ['a=1', 'b=2', 'c=3']
+    assert words_after(argv, '--resume') == []
