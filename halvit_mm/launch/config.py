@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS, TRANSFORMS, DefaultScope
 from mmengine.runner import Runner
+from torch import nn
 from torch.utils.data import DataLoader
 
 from halvit_mm.errors import UserError, did_you_mean, warn
@@ -85,16 +86,19 @@ def check_config(cfg: Config, tool: str, args: argparse.Namespace | None = None)
     check_components(cfg.get('model_wrapper_cfg'), 'model_wrapper_cfg', scope, 'MODEL_WRAPPERS')
 
 
-def try_to_build(cfg: Config, tool: str, args: argparse.Namespace) -> None:
-    """Build, and forget, the model, the transforms and the optimizer, and read the heads of the checkpoints.
+def try_to_build(cfg: Config, tool: str, args: argparse.Namespace) -> nn.Module | None:
+    """Build the model, the transforms and the optimizer, and read the heads of the checkpoints.
 
     What a constructor refuses, such as a value of another type, is told before the run prints anything.
+
+    Returns:
+        nn.Module or None: The model; None if the config has a runner of its own.
 
     Raises:
         UserError: The message has the key and the constructor's own words.
     """
     if (cfg.get('runner_type') or 'Runner') not in ('Runner', OUR_RUNNER):
-        return
+        return None
     trust = getattr(args, 'trust_checkpoint', False)
     for path in _checkpoints(cfg, tool, args):
         if not trust and '://' not in path and os.path.isfile(path):
@@ -109,7 +113,7 @@ def try_to_build(cfg: Config, tool: str, args: argparse.Namespace) -> None:
         model = build_model(cfg)
         wrapper_cfg = cfg.get('optim_wrapper') if tool == 'train' else None
         if not wrapper_cfg or not _of_torch(wrapper_cfg.get('optimizer')):
-            return
+            return model
         with in_one_line('optim_wrapper'):
             wrapper = build_optim_wrapper(model, wrapper_cfg)
         schedules = cfg.get('param_scheduler')
@@ -117,6 +121,7 @@ def try_to_build(cfg: Config, tool: str, args: argparse.Namespace) -> None:
             if 'type' in schedule:
                 with in_one_line(f'param_scheduler.{i}'):
                     PARAM_SCHEDULERS.build(schedule, default_args=dict(optimizer=wrapper, epoch_length=1000))
+    return model
 
 
 def _splits(tool: str, args: argparse.Namespace | None) -> tuple[str, ...]:

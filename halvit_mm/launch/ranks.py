@@ -4,6 +4,8 @@ import argparse
 import os
 import signal
 import socket
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
@@ -11,11 +13,8 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import main as torchrun
 
 from halvit_mm.errors import UserError
-from halvit_mm.io.checkpoints import read_only_data
 
-from .checks import check_run
 from .command import parse_command
-from .config import check_config, check_numbers, try_to_build
 
 
 def check_ranks(ranks: int, node_rank: int, master_addr: str, port: int) -> None:
@@ -78,11 +77,9 @@ def main(argv: list[str]) -> None:
         if command.args.resume is None:
             tool_argv.append('--resume')
     check_ranks(ranks, node_rank, master_addr, port)
-    check_numbers(command.cfg)
-    check_run(command.cfg, tool, command.args)
-    check_config(command.cfg, tool, command.args)
-    read_only_data(trust=command.args.trust_checkpoint)
-    try_to_build(command.cfg, tool, command.args)
+    # What is imported for the checks takes hundreds of MB, and this process stays beside the ranks.
+    with ProcessPoolExecutor(1, mp_context=get_context('fork')) as process:
+        process.submit(_check, tool, tool_argv).result()
 
     if not torch.cuda.is_available():
         cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
@@ -117,6 +114,13 @@ def main(argv: list[str]) -> None:
         if failure.exitcode < 0:
             how = f'signal {-failure.exitcode} ({signal.strsignal(-failure.exitcode)})'
         raise UserError(f'rank {rank} ended with {how}; its output is above') from None
+
+
+def _check(tool: str, argv: list[str]) -> None:
+    from .checks import check_run
+
+    command = parse_command(tool, argv)
+    check_run(command.cfg, tool, command.args)
 
 
 def _take_max_restarts(argv: list[str]) -> tuple[int, list[str]]:

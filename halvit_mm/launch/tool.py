@@ -1,5 +1,4 @@
 import gc
-import os
 import sys
 
 from torch import distributed as dist
@@ -8,7 +7,6 @@ from halvit_mm.errors import errors_in_one_line
 
 from .checks import check_run
 from .command import parse_command
-from .config import check_config, check_numbers, try_to_build
 
 
 def run_upstream_tool(tool: str, argv: list[str] | None = None) -> None:
@@ -23,15 +21,10 @@ def run_upstream_tool(tool: str, argv: list[str] | None = None) -> None:
     """
     with errors_in_one_line():
         command = parse_command(tool, sys.argv[1:] if argv is None else argv)
-        check_numbers(command.cfg)
         check_run(command.cfg, tool, command.args)
         from halvit_mm.io.checkpoints import read_only_data  # imports torch's serialization and mmengine's runner
 
         read_only_data(trust=command.args.trust_checkpoint)
-        # torchrun's ranks run a config that has been checked by the process that started them.
-        if 'RANK' not in os.environ:
-            check_config(command.cfg, tool, command.args)
-            try_to_build(command.cfg, tool, command.args)
         sys.argv[1:] = command.argv
         if 'runner_type' not in command.cfg:
             # With `=` the option takes one value, whatever follows; upstream's parser adds the user's pairs.
