@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import sys
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
@@ -89,6 +90,8 @@ class CocoFile:
             for field in ('id', 'image_id', 'category_id'):
                 if not isinstance(entry.get(field, 0), (int, float, str)):
                     raise self._error(f'{field} {entry[field]!r} in {key!r} is not an id; expected a number')
+            if not isinstance(entry.get('name', ''), (str, int, float)):
+                raise self._error(f'name {entry["name"]!r} in {key!r} is not a name; expected a text')
             if entry['id'] in known:
                 raise self._error(
                     f'two entries of {key!r} have the id {entry["id"]!r}; expected a different one for each'
@@ -150,7 +153,7 @@ class CocoFile:
             raise self._error(
                 f'mmdet numbers its categories in the order of the file ({shown(names)}), and so calls '
                 f'{names[place]!r} {classes[place]!r}, which is number {place} in metainfo.classes; expected '
-                f'metainfo=dict(classes={written(expected)})'
+                f'metainfo=dict(classes={written(expected)}), or the categories in the order of metainfo.classes'
             )
         return {category['id'] for category in taken}
 
@@ -444,14 +447,14 @@ class CocoFile:
 
 
 def is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value)
+    return isinstance(value, (int, float)) and abs(value) <= sys.float_info.max
 
 
 def _counts(number: object) -> bool:
     """Whether NumPy takes an id for a number, as it takes ``'5'``."""
     try:
         return math.isfinite(float(number))
-    except ValueError:
+    except (ValueError, OverflowError):
         return False
 
 

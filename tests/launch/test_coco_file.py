@@ -72,6 +72,7 @@ class TestFormat:
             (dict(area='12'), 'and the area "12";'),
             (dict(iscrowd='0'), "annotation 1 has iscrowd='0'; expected 0 or 1"),
             (dict(image_id=[1]), "image_id [1] in 'annotations' is not an id; expected a number"),
+            (dict(area=10**400), 'annotation 1 has the box [10, 10, 40, 30] and the area 1000000'),
         ],
     )
     def test_what_is_no_number(self, change, refused, values, named):
@@ -103,7 +104,7 @@ class TestClasses:
         dataset.metainfo.classes = classes
         assert (
             f'and so calls {category!r} {classes[number]!r}, which is number {number} in metainfo.classes; '
-            "expected metainfo=dict(classes=('a', 'b'))"
+            "expected metainfo=dict(classes=('a', 'b')), or the categories in the order of metainfo.classes"
         ) in refused()
         # Upstream counts so.
         built = CocoDataset(**{key: dataset[key] for key in ('data_root', 'ann_file', 'data_prefix', 'metainfo')})
