@@ -107,6 +107,6 @@ def ignored(given: Sequence[dict[str, Any]], loaded: Sequence[dict[str, Any]]) -
                 name, old = name.removeprefix('initial_'), kept[name]
                 return (
                     f'{name}={value!r} of the config is not used: a resumed optimizer goes on with {name}={old!r} of '
-                    'the checkpoint. To train on with other values, name the checkpoint in load_from instead of resuming.'
+                    'the checkpoint. To train on with other values, give the checkpoint as load_from, without --resume.'
                 )
     return None
