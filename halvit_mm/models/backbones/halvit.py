@@ -28,8 +28,9 @@ class HaLViT(VisionTransformer):
     Args:
         arch (str or dict): ``'micro'`` (width 192, 12 layers), ``'tiny'`` (384, 12 layers: the paper's
             HaLViT-Tiny, DeiT-S's shape), ``'medium'`` (768, 12 layers: HaLViT-M, DeiT-B's shape), ``'large'``
-            (1024, 24 layers), any name that ``VisionTransformer`` knows, or a dict with ``embed_dims``,
-            ``num_layers``, ``num_heads`` and ``feedforward_channels``. Defaults to ``'tiny'``.
+            (1024, 24 layers), a name of mmpretrain's ``VisionTransformer``, or a dict with ``embed_dims``,
+            ``num_layers``, ``num_heads`` and ``feedforward_channels``. mmpretrain's ``'small'`` is 768 wide, with 8
+            layers, and not DeiT-S's shape. Defaults to ``'tiny'``.
         img_size (int or tuple): Expected height and width of an image, in pixels; other sizes are accepted at
             run time. Defaults to 224.
         patch_size (int or tuple): Height and width of a patch, in pixels. Defaults to 16.
