@@ -61,7 +61,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--channels-last', action='store_true', help='images and weights in channels_last layout')
     parser.add_argument('--rounds', type=int, default=10, help='timed runs (default: %(default)s)')
     parser.add_argument(
-        '--processes', type=int, default=1, help='take times in so many processes, each with its rounds (default: 1)'
+        '--processes', type=int, default=1, help='processes that take times, each with its rounds (default: 1)'
     )
     parser.add_argument('--no-memory', action='store_true', help='do not read peaks of memory, which takes a while')
     parser.add_argument('--profile', action='store_true', help='print where the time of each model goes instead')

@@ -20,7 +20,7 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> s
 
 
 def quantity(value: float | None, unit: float, digits: int = 2) -> str | None:
-    """Format a number in a unit such as 1e6, with 2 digits behind the point by default; None stays None."""
+    """Format a number in a unit such as 1e6, with 2 digits after the point by default; None stays None."""
     return None if value is None else f'{value / unit:.{digits}f}'
 
 
@@ -183,7 +183,7 @@ def chart_lines(
 
 
 def _chart_bars(bars: Mapping[str, float], x: str, path: Path) -> Path:
-    """A bar for each name, with its value behind it."""
+    """A bar for each name, with its value beside it."""
     figure, axes = subplots(figsize=(8, max(3.5, 1 + 0.45 * len(bars))))
     drawn = axes.barh([*bars], [*bars.values()], color=[f'C{i % 10}' for i in range(len(bars))])
     axes.bar_label(drawn, fmt='%.3g', padding=3, fontsize='small')

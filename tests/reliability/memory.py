@@ -30,7 +30,7 @@ BOUND = 0.02
 
 @HOOKS.register_module()
 class TimedCheckpointHook(WholeCheckpointHook):
-    """Writes a checkpoint every so many seconds.
+    """Writes a checkpoint every N seconds.
 
     Args:
         seconds (float): How many.
