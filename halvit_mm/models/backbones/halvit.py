@@ -68,7 +68,8 @@ class HaLViT(VisionTransformer):
             being kept. Defaults to False.
         window_size (int): Most patches along a side of a window, for large images: layers other than
             ``global_attn_layers`` attend within windows; see :mod:`halvit_mm.layers.windows`. The weights are the same
-            as without windows. The output for an image that fits a window is the same too. 0 means no windows. Defaults to 0.
+            as without windows. The output for an image that fits a window is the same too. 0 means no windows.
+            Defaults to 0.
         global_attn_layers (Sequence[int]): Layers without windows, from 0; negative ones count from the end. Needs
             ``window_size``. Defaults to ``()``.
         init_cfg (dict or list, optional): Initialization config of mmengine. Defaults to None.
