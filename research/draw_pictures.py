@@ -3,11 +3,14 @@
 example:
   python research/draw_pictures.py savings
   python research/draw_pictures.py curves --runs HaLViT=work_dirs/demo untied=work_dirs/untied
+  python research/draw_pictures.py detections --runs demo=work_dirs/demo-det
 """
 
 import argparse
 import json
 from pathlib import Path
+
+from matplotlib import pyplot
 
 from halvit_mm.cost.report import save, subplots
 from halvit_mm.errors import UserError, errors_in_one_line
@@ -69,16 +72,31 @@ def draw_curves(runs: dict[str, Path], path: Path) -> Path:
     return save(figure, path)
 
 
+def draw_detections(folder: Path, path: Path) -> Path:
+    """Draw the first four pictures of a tested detector: the truth on the left, detections on the right."""
+    pictures = sorted(folder.glob('*/pictures/*.png'))[:4]
+    if len(pictures) < 4:
+        raise UserError(f'{folder} is not the work directory of `make demo-det`; expected four pictures in */pictures')
+    figure, places = subplots(nrows=2, ncols=2, figsize=(8, 5.2))
+    for axes, picture in zip(places.flat, pictures, strict=True):
+        axes.imshow(pyplot.imread(picture))
+        axes.set_title(f'{picture.stem}: truth | detections', fontsize='small')
+        axes.axis('off')
+    return save(figure, path)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('picture', choices=['savings', 'curves'])
-    parser.add_argument('--runs', nargs='+', default=[], metavar='NAME=WORK_DIR', help='trainings, for curves')
+    parser.add_argument('picture', choices=['savings', 'curves', 'detections'])
+    parser.add_argument('--runs', nargs='+', default=[], metavar='NAME=WORK_DIR', help='trainings')
     parser.add_argument('--out', type=Path, default=ROOT / 'docs/images', metavar='DIR', help='(default: docs/images)')
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     with errors_in_one_line():
         if args.picture == 'savings':
             print(draw_savings(ROOT / 'docs/tables.json', args.out / 'savings.png'))
+        elif args.picture == 'detections':
+            print(draw_detections(Path(args.runs[0].partition('=')[2]), args.out / 'detections.png'))
         else:
             runs = {name: Path(folder) for name, _, folder in (run.partition('=') for run in args.runs)}
             print(draw_curves(runs, args.out / 'curves.png'))
