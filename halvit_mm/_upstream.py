@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
-from .errors import UserError
+from .errors import UserError, did_you_mean
 
 # Copies in a wheel; in a checkout, links to the folders of the same name.
 MIM = Path(__file__).parent / '.mim'
@@ -42,9 +42,11 @@ def config_path(name: str, package: str = 'halvit_mm') -> str:
     """
     spec = find_spec(package) if package.isidentifier() else None
     if spec is None or spec.origin is None:
-        raise UserError(
-            f'{package!r} is not an installed package; expected one that carries configs, such as halvit_mm'
+        hint = (
+            did_you_mean(package, ('halvit_mm', 'mmpretrain', 'mmdet'))
+            or 'expected halvit_mm or another that has configs'
         )
+        raise UserError(f'{package!r} is not an installed package; {hint}')
     folder = Path(spec.origin).parent / '.mim' / 'configs'
     if not (folder / name).is_file():
         names = [path.relative_to(folder).as_posix() for path in folder.rglob('*.py')]

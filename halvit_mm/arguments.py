@@ -1,12 +1,13 @@
 """Checks of a constructor's arguments: an error names the class, the argument, its value and the expected value."""
 
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from functools import partialmethod, wraps
 from inspect import getfullargspec
 from math import inf
 from numbers import Integral, Real
 from types import NoneType
+
+from .errors import did_you_mean
 
 SEQUENCES = (list, tuple, range)
 
@@ -86,8 +87,7 @@ def refuse_unknown_arguments(init: Callable, parent: type | None = None) -> Call
     def refusing(self, *args, **kwargs) -> None:
         for name in kwargs:
             if name not in known:
-                near = get_close_matches(name, known, 1)
-                hint = f'did you mean {near[0]!r}?' if near else f'there are {", ".join(known)}'
+                hint = did_you_mean(name, known) or f'there are {", ".join(known)}'
                 raise TypeError(f'{type(self).__name__}: there is no argument {name!r}; {hint}')
         init(self, *args, **kwargs)
 

@@ -7,13 +7,11 @@ example:
 import argparse
 import logging
 
-from mmengine.config import DictAction
-
 from halvit_mm.cost import count_macs, count_parameters, input_channels
 from halvit_mm.deploy.network import input_shape
 from halvit_mm.errors import errors_in_one_line
 from halvit_mm.io.build import build_model
-from halvit_mm.io.configs import load_config
+from halvit_mm.io.configs import OptionAction, load_config
 
 
 def main() -> None:
@@ -28,7 +26,7 @@ def main() -> None:
         '--shape', nargs='+', type=int, metavar='PIXELS', help="height and width (default: the test pipeline's)"
     )
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='values merged into each config'
+        '--cfg-options', nargs='+', action=OptionAction, metavar='KEY=VALUE', help='values merged into each config'
     )
     args = parser.parse_args()
     logging.disable(logging.INFO)

@@ -12,13 +12,11 @@ import argparse
 import logging
 from pathlib import Path
 
-from mmengine.config import DictAction
-
 from halvit_mm.deploy.export import export
 from halvit_mm.deploy.formats import PRECISIONS
 from halvit_mm.errors import errors_in_one_line
 from halvit_mm.io.checkpoints import read_only_data
-from halvit_mm.io.configs import load_config
+from halvit_mm.io.configs import OptionAction, load_config
 
 
 def main() -> None:
@@ -39,7 +37,7 @@ def main() -> None:
         '--verify', type=int, default=16, metavar='N', help='images to compare on, 0 for none (default: %(default)s)'
     )
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='values merged into the config'
+        '--cfg-options', nargs='+', action=OptionAction, metavar='KEY=VALUE', help='values merged into the config'
     )
     parser.add_argument(
         '--trust-checkpoint', action='store_true', help='load a checkpoint that carries code, and execute it'

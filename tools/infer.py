@@ -11,12 +11,10 @@ example:
 import argparse
 import sys
 
-from mmengine.config import DictAction
-
 from halvit_mm.deploy.infer import infer
 from halvit_mm.errors import errors_in_one_line
 from halvit_mm.io.checkpoints import read_only_data
-from halvit_mm.io.configs import load_config
+from halvit_mm.io.configs import OptionAction, load_config
 
 
 def main() -> None:
@@ -30,7 +28,7 @@ def main() -> None:
     )
     parser.add_argument('--device', help='such as cpu or cuda:1 (default: the accelerator, if there is one)')
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='values merged into the config'
+        '--cfg-options', nargs='+', action=OptionAction, metavar='KEY=VALUE', help='values merged into the config'
     )
     parser.add_argument(
         '--trust-checkpoint', action='store_true', help='load a checkpoint that carries code, and execute it'

@@ -11,9 +11,8 @@ example:
 
 import argparse
 
-from mmengine.config import DictAction
-
 from halvit_mm.errors import errors_in_one_line
+from halvit_mm.io.configs import OptionAction
 
 
 def main() -> None:
@@ -34,8 +33,8 @@ def main() -> None:
     parser.add_argument('--images', type=int, default=1024, help='images for --calibrate (default: %(default)s)')
     parser.add_argument('--steps', type=int, default=300, help='steps of --calibrate a block (default: %(default)s)')
     parser.add_argument('--lr', type=float, default=1e-3, help='learning rate of --calibrate (default: %(default)s)')
-    parser.add_argument('--source-options', nargs='+', action=DictAction, help='values merged into the source config')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='values merged into the target config')
+    parser.add_argument('--source-options', nargs='+', action=OptionAction, help='values merged into the source config')
+    parser.add_argument('--cfg-options', nargs='+', action=OptionAction, help='values merged into the target config')
     parser.add_argument(
         '--trust-checkpoint', action='store_true', help='load a checkpoint that carries code, and execute it'
     )

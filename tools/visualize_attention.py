@@ -11,13 +11,11 @@ import argparse
 import logging
 from pathlib import Path
 
-from mmengine.config import DictAction
-
 from halvit_mm.deploy.attention_maps import visualize
 from halvit_mm.errors import errors_in_one_line
 from halvit_mm.io.build import load_model
 from halvit_mm.io.checkpoints import read_only_data
-from halvit_mm.io.configs import load_config
+from halvit_mm.io.configs import OptionAction, load_config
 
 
 def main() -> None:
@@ -28,7 +26,7 @@ def main() -> None:
     parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='folder for one picture an image')
     parser.add_argument('--layers', nargs='+', type=int, metavar='LAYER', help='from 0, or from the end (default: all)')
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='values merged into the config'
+        '--cfg-options', nargs='+', action=OptionAction, metavar='KEY=VALUE', help='values merged into the config'
     )
     parser.add_argument(
         '--trust-checkpoint', action='store_true', help='load a checkpoint that carries code, and execute it'

@@ -10,5 +10,7 @@ default_hooks = dict(
     finite=dict(_scope_='mmdet', type='halvit_mm.FiniteStepHook'),
     bad_images=dict(_scope_='mmdet', type='halvit_mm.BadImageHook'),
     hang=dict(_scope_='mmdet', type='halvit_mm.HangHook'),
+    num_classes=dict(_scope_='mmdet', type='NumClassCheckHook'),
+    result=dict(_scope_='mmdet', type='halvit_mm.ResultHook'),
 )
 custom_hooks = [dict(_scope_='mmdet', type='halvit_mm.PretrainedBackboneHook')]

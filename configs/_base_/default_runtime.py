@@ -10,4 +10,7 @@ default_hooks = dict(
     finite=dict(_scope_='mmpretrain', type='halvit_mm.FiniteStepHook'),
     bad_images=dict(_scope_='mmpretrain', type='halvit_mm.BadImageHook'),
     hang=dict(_scope_='mmpretrain', type='halvit_mm.HangHook'),
+    result=dict(_scope_='mmpretrain', type='halvit_mm.ResultHook'),
 )
+# Without the base's `_scope_`, which mmpretrain's browse_dataset.py would hand to the visualizer
+visualizer = dict(_delete_=True, type='mmpretrain.UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')])

@@ -6,5 +6,5 @@ optim_wrapper = dict(
     constructor='halvit_mm.LayerDecayOptimWrapperConstructor',
     paramwise_cfg=dict(layer_decay_rate=0.7, flat_decay_mult=0.0, custom_keys={'.pos_embed': dict(decay_mult=0.0)}),
 )
-default_hooks = dict(checkpoint=dict(max_keep_ckpts=3))
+default_hooks = dict(checkpoint=dict(max_keep_ckpts=3), num_classes=dict(_scope_='mmdet', type='NumClassCheckHook'))
 custom_hooks = [dict(_scope_='mmdet', type='halvit_mm.PretrainedBackboneHook')]

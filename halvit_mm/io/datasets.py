@@ -5,6 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.fileio import list_from_file
+
+from halvit_mm.errors import UserError
 
 # Datasets of mmpretrain whose ``split`` is the folder of the images. That of the others chooses among annotations.
 SPLIT_IS_FOLDER = ('ImageNet', 'ImageNet21k')
@@ -74,8 +77,38 @@ def _is_remote(cfg: Mapping) -> bool:
 
 
 def class_names(cfg: Config) -> Sequence[str] | None:
-    """Names of the classes in the whole config's test dataset; None if only the dataset's type has them."""
-    return (_test_dataset(cfg).get('metainfo') or {}).get('classes')
+    """Names of the classes in the whole config's test dataset; None if only the dataset's type has them.
+
+    Raises:
+        UserError: If they are neither names nor a file of names.
+    """
+    return read_classes(_test_dataset(cfg).get('metainfo'))
+
+
+def read_classes(metainfo: Mapping | None) -> Sequence[str] | None:
+    """The ``classes`` of a dataset's ``metainfo``, which mmengine reads from a file if they are a string.
+
+    Args:
+        metainfo (Mapping, optional): The config's ``metainfo``. Defaults to None.
+
+    Returns:
+        Sequence[str] or None: The names; None if there are none.
+
+    Raises:
+        UserError: If ``classes`` are neither names nor a file of names.
+    """
+    classes = (metainfo or {}).get('classes')
+    if isinstance(classes, str):
+        try:
+            return list_from_file(classes)
+        except (OSError, ValueError):
+            raise UserError(
+                f'metainfo.classes={classes!r} is not a text file of names (looked from {Path.cwd()}); expected one, '
+                f'or names in a tuple, in which a single name has a comma behind it: ({classes!r},)'
+            ) from None
+    if classes is not None and not isinstance(classes, (list, tuple)):
+        raise UserError(f"metainfo.classes={classes!r} are not names in their order; expected a tuple: ('cat', 'dog')")
+    return classes
 
 
 def compare_classes(names: Sequence[str], expected: Sequence[str]) -> str | None:

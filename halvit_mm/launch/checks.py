@@ -7,24 +7,52 @@ from mmengine.device import get_device
 
 from halvit_mm.errors import UserError
 from halvit_mm.io.configs import reliability
-from halvit_mm.io.datasets import local_files, type_name, walk_datasets
+from halvit_mm.io.datasets import local_files, walk_datasets
 
-from .class_check import check_classes
+from .class_check import check_classes, check_head
 from .coco_check import check_coco
+from .config import check_config, check_numbers, try_to_build
 
 
-def check_run(cfg: Config, tool: str, args: argparse.Namespace, build: bool = True) -> None:
-    """Refuse a run that cannot succeed on this machine, before any of it is built.
+def check_run(cfg: Config, tool: str, args: argparse.Namespace) -> None:
+    """Refuse a run that cannot succeed, before it prints or builds anything; docs/checks.md lists what is looked for.
+
+    Ranks of torchrun look for missing files only: the process that starts them has checked the rest.
+
+    Args:
+        cfg (Config): The config, with the options of the command line merged.
+        tool (str): ``'train'`` or ``'test'``.
+        args (argparse.Namespace): From upstream's parser, and ``trust_checkpoint``.
+
+    Raises:
+        UserError: At the first fault.
+    """
+    check_numbers(cfg)
+    loaders = check_files(cfg, tool, args)
+    if 'RANK' in os.environ:
+        return
+    # These import torch's serialization, mmengine's runner, and what the config is made of.
+    from halvit_mm.io.checkpoints import read_only_data
+
+    check_coco(cfg, loaders)
+    check_classes(cfg, loaders)
+    check_config(cfg, tool, args)
+    read_only_data(trust=args.trust_checkpoint)
+    model = try_to_build(cfg, tool, args)
+    if model is not None:
+        check_head(cfg, model)
+
+
+def check_files(cfg: Config, tool: str, args: argparse.Namespace) -> list[str]:
+    """Refuse a run whose data or checkpoint is missing, or whose arguments do not fit the config or the machine.
 
     Args:
         cfg (Config): The config, with the options of the command line merged.
         tool (str): ``'train'`` or ``'test'``.
         args (argparse.Namespace): From upstream's parser; not every parser has all options.
-        build (bool): Whether this process builds the model for a check, and so imports what it is made of. Defaults
-            to True.
 
-    Raises:
-        UserError: If data or a checkpoint is missing, or if an argument does not fit the config or the machine.
+    Returns:
+        list[str]: Keys of the data loaders that the run uses.
     """
     reliability(cfg)
     checkpoint = args.checkpoint if tool == 'test' else args.resume if args.resume != 'auto' else None
@@ -52,10 +80,7 @@ def check_run(cfg: Config, tool: str, args: argparse.Namespace, build: bool = Tr
                         f'{loader}: {path} does not exist (looked from {Path.cwd()}); put or link the data there, or '
                         f'name its place with --cfg-options {key}.data_root=...'
                     )
-            # Once for all ranks, in the process that starts them
-            if 'RANK' not in os.environ and type_name(dataset) == 'CocoDataset':
-                check_coco(loader, dataset)
-    check_classes(cfg, loaders, build)
+    return loaders
 
 
 def _check_schedules(cfg: Config) -> None:

@@ -1,13 +1,19 @@
 """Compare the classes that a classifier's config names in several places with its data, before a run."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine import fileio
 from mmengine.config import Config
+from torch import nn
 
+from halvit_mm.cost import input_channels
 from halvit_mm.errors import UserError
+from halvit_mm.io.build import build_model
+from halvit_mm.io.components import quiet
 from halvit_mm.io.datasets import compare_classes, local_files, quote, type_name, walk_datasets
 
 # mmpretrain's datasets that take folders for classes where they have no annotation file, and the classes of their type
@@ -18,7 +24,7 @@ LONGEST_LIST = 64 * 2**20
 MOST_IMAGES = 20_000
 
 
-def check_classes(cfg: Config, loaders: Sequence[str], build: bool = True) -> None:
+def check_classes(cfg: Config, loaders: Sequence[str]) -> None:
     """Refuse a classifier's config that does not fit its local data.
 
     All that does not fit is told in one message, with the lines to write. ``default_hooks.labels=None`` skips the
@@ -27,8 +33,6 @@ def check_classes(cfg: Config, loaders: Sequence[str], build: bool = True) -> No
     Args:
         cfg (Config): The whole config.
         loaders (Sequence[str]): Names of the data loaders that the run uses.
-        build (bool): Whether the model is built to compare its head's ``in_channels`` with what it gets. If other
-            faults are found the model is built in any case. Defaults to True.
 
     Raises:
         UserError: If there is a fault.
@@ -55,8 +59,8 @@ def check_classes(cfg: Config, loaders: Sequence[str], build: bool = True) -> No
                         'folders, of which some may be empty'
                     )
     faults += _check_settings(cfg, loaders, first_folders[1] if first_folders else first_names)
-    if faults or build:
-        faults += _check_head(cfg)
+    if faults:
+        faults += _build_and_compare_head(cfg)
     if len(faults) == 1:
         raise UserError(faults[0])
     if faults:
@@ -170,33 +174,46 @@ def _check_settings(cfg: Config, loaders: Sequence[str], classes: Sequence[str] 
                 yield f'{key}: top-{max(topk)} is not an accuracy of {number} classes; expected {line}'
 
 
-def _check_head(cfg: Config) -> Iterator[str]:
-    """Whether the head takes what the model gives to it, tried on an image of zeros."""
-    width = cfg.model.head.get('in_channels')
+def check_head(cfg: Config, model: nn.Module) -> None:
+    """Refuse a classifier whose head does not take what the model gives to it.
+
+    Raises:
+        UserError: If ``model.head.in_channels`` is of another width.
+    """
+    if fault := _compare_head(cfg, model):
+        raise UserError(fault)
+
+
+def _compare_head(cfg: Config, model: nn.Module) -> str | None:
+    """What :func:`check_head` refuses, tried on an image of zeros; what else fails is told by the run itself."""
+    from halvit_mm.deploy.network import input_shape  # which imports exporters
+
+    head = cfg.model.get('head')
+    width = head.get('in_channels') if isinstance(head, Mapping) else None
     if not isinstance(width, int):
-        return
-    # These import the packages that the model is made of.
-    import torch
-
-    from halvit_mm.cost import input_channels
-    from halvit_mm.deploy.network import input_shape
-    from halvit_mm.io.build import build_model
-
+        return None
     found = []
     try:
-        model = build_model(cfg)
-        model.eval()  # which returns None in some models of upstream
-        layer = next(part for part in model.head.modules() if isinstance(part, torch.nn.Linear))
+        model.eval()
+        layer = next(part for part in model.head.modules() if isinstance(part, nn.Linear))
         layer.register_forward_pre_hook(lambda layer, inputs: found.append(inputs[0].shape[-1]))
         with torch.no_grad():
             model(torch.zeros(1, input_channels(model), *input_shape(cfg)))
     except Exception:
-        pass  # The run itself tells what cannot be built.
-    if found and found[0] != layer.in_features == width:
-        yield (
-            f'model.head.in_channels={width} is not the width of the features, which have {found[0]}; expected '
-            f'{_line("model.head", in_channels=found[0])}'
-        )
+        pass
+    if not found or found[0] == layer.in_features or layer.in_features != width:
+        return None
+    return (
+        f'model.head.in_channels={width} is not the width of the features, which have {found[0]}; expected '
+        f'{_line("model.head", in_channels=found[0])}'
+    )
+
+
+def _build_and_compare_head(cfg: Config) -> list[str]:
+    with quiet(), suppress(Exception):
+        fault = _compare_head(cfg, build_model(cfg))
+        return [fault] if fault else []
+    return []
 
 
 def _line(key: str, **values: Any) -> str:

@@ -13,11 +13,17 @@ from types import ModuleType
 from mmengine.config import Config
 
 from halvit_mm._upstream import config_path
-from halvit_mm.errors import UserError
-from halvit_mm.io.configs import load_config
+from halvit_mm.errors import DEBUG, UserError, did_you_mean
+from halvit_mm.io.configs import load_config, not_an_option, words_after
 
 # In the order in which their parsers are tried
 UPSTREAM = ('mmpretrain', 'mmdet')
+HELP = f"""
+of halvit_mm:
+  --trust-checkpoint    load and execute a checkpoint that carries code
+
+environment:
+  {DEBUG}=1     print the traceback of an error that is told in one line"""
 
 
 @dataclass
@@ -80,8 +86,9 @@ def load_upstream_tool(package: str, tool: str) -> ModuleType:
     """
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
+        hint = did_you_mean(package, UPSTREAM) or f'expected {" or ".join(UPSTREAM)}'
         raise UserError(
-            f'default_scope={package!r} is not an installed package; expected {" or ".join(UPSTREAM)} '
+            f'default_scope={package!r} is not an installed package; {hint} '
             '(python -m halvit_mm.check_env tells what is installed)'
         )
     path = Path(spec.origin).parent / '.mim' / 'tools' / f'{tool}.py'
@@ -106,7 +113,7 @@ def _parse_first(tool: str, argv: list[str]) -> tuple[str, argparse.Namespace]:
                 return package, _parse(upstream, tool, argv)
         except SystemExit as end:
             if not end.code:
-                print('\nof halvit_mm:\n  --trust-checkpoint    load and execute a checkpoint that carries code')
+                print(HELP)
                 raise
             refusals.append(errors.getvalue())
     sys.stderr.write(refusals[0])
@@ -119,6 +126,8 @@ def _parse(upstream: ModuleType, tool: str, argv: list[str]) -> argparse.Namespa
     sys.argv = [f'{tool}.py', *argv]
     try:
         return upstream.parse_args()
+    except (ValueError, AssertionError) as error:
+        raise UserError(not_an_option(words_after(argv, '--cfg-options'))) from error
     finally:
         sys.argv = process_argv
         if local_rank is None:

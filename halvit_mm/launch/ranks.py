@@ -4,6 +4,8 @@ import argparse
 import os
 import signal
 import socket
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
@@ -12,7 +14,6 @@ from torch.distributed.run import main as torchrun
 
 from halvit_mm.errors import UserError
 
-from .checks import check_run
 from .command import parse_command
 
 
@@ -76,7 +77,9 @@ def main(argv: list[str]) -> None:
         if command.args.resume is None:
             tool_argv.append('--resume')
     check_ranks(ranks, node_rank, master_addr, port)
-    check_run(command.cfg, tool, command.args, build=False)
+    # What is imported for the checks takes hundreds of MB, and this process stays beside the ranks.
+    with ProcessPoolExecutor(1, mp_context=get_context('fork')) as process:
+        process.submit(_check, tool, tool_argv).result()
 
     if not torch.cuda.is_available():
         cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
@@ -111,6 +114,13 @@ def main(argv: list[str]) -> None:
         if failure.exitcode < 0:
             how = f'signal {-failure.exitcode} ({signal.strsignal(-failure.exitcode)})'
         raise UserError(f'rank {rank} ended with {how}; its output is above') from None
+
+
+def _check(tool: str, argv: list[str]) -> None:
+    from .checks import check_run
+
+    command = parse_command(tool, argv)
+    check_run(command.cfg, tool, command.args)
 
 
 def _take_max_restarts(argv: list[str]) -> tuple[int, list[str]]:

@@ -5,7 +5,6 @@ from torch import distributed as dist
 
 from halvit_mm.errors import errors_in_one_line
 
-from .checks import check_run
 from .command import parse_command
 
 
@@ -19,6 +18,8 @@ def run_upstream_tool(tool: str, argv: list[str] | None = None) -> None:
         tool (str): ``'train'`` or ``'test'``.
         argv (list[str], optional): Arguments of the tool. Defaults to those of the process.
     """
+    from .checks import check_run  # imports mmcv, which the process that starts ranks does without
+
     with errors_in_one_line():
         command = parse_command(tool, sys.argv[1:] if argv is None else argv)
         check_run(command.cfg, tool, command.args)

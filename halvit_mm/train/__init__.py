@@ -6,6 +6,7 @@ from .hooks.hang import HangHook
 from .hooks.history import LogHistoryHook
 from .hooks.labels import LabelHook
 from .hooks.pretrained import PretrainedBackboneHook
+from .hooks.result import ResultHook
 from .hooks.seeds import IterationSeedHook
 from .layer_decay import LayerDecayOptimWrapperConstructor
 from .loops import ResumableEpochTrainLoop, ResumableIterTrainLoop
@@ -21,6 +22,7 @@ __all__ = [
     'LayerDecayOptimWrapperConstructor',
     'LogHistoryHook',
     'PretrainedBackboneHook',
+    'ResultHook',
     'ResumableEpochTrainLoop',
     'ResumableIterTrainLoop',
     'ResumableRunner',

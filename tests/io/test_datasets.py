@@ -2,9 +2,11 @@ from pathlib import Path
 
 import pytest
 from mmengine.config import Config
+from mmengine.dataset import BaseDataset
 from mmpretrain.datasets import CustomDataset
 
-from halvit_mm.io.datasets import class_names, local_files, type_name, walk_datasets, with_pipeline
+from halvit_mm.errors import UserError
+from halvit_mm.io.datasets import class_names, local_files, read_classes, type_name, walk_datasets, with_pipeline
 
 A, B = (dict(type='CustomDataset', data_root=root, data_prefix='images') for root in 'ab')
 
@@ -77,9 +79,22 @@ def test_files_on_this_machine(dataset, expected):
 
 def test_names_of_classes_and_types():
     cfg = Config(
-        dict(test_dataloader=dict(dataset=dict(type='RepeatDataset', dataset={**A, 'metainfo': dict(classes='xy')})))
+        dict(test_dataloader=dict(dataset=dict(type='RepeatDataset', dataset={**A, 'metainfo': dict(classes=['x'])})))
     )
-    assert class_names(cfg) == 'xy'
+    assert class_names(cfg) == ['x']
     assert class_names(Config(dict(test_dataloader=dict(dataset=A)))) is None
     assert class_names(Config({})) is None
     assert type_name(dict(type=CustomDataset)) == type_name(A) == 'CustomDataset'
+
+
+def test_names_in_a_file(tmp_path):
+    """As mmengine reads them."""
+    path = tmp_path / 'names.txt'
+    path.write_text('cat\nhot dog\n')
+    given = dict(classes=str(path))
+    assert read_classes(given) == BaseDataset._load_metainfo(given)['classes'] == ['cat', 'hot dog']
+    for classes in ('cat', str(tmp_path)):
+        with pytest.raises(UserError, match=rf"classes='{classes}' is not a text file of names .* \('{classes}',\)"):
+            read_classes(dict(classes=classes))
+    with pytest.raises(UserError, match=r"classes=\{'cat'\} are not names in their order; expected a tuple"):
+        read_classes(dict(classes={'cat'}))

@@ -1,5 +1,4 @@
 import shutil
-from argparse import Namespace
 from pathlib import Path
 
 import mmdet
@@ -9,7 +8,8 @@ from mmengine.config import Config
 
 from halvit_mm.data import write_digits_coco
 from halvit_mm.errors import UserError
-from halvit_mm.launch.checks import check_run
+from halvit_mm.launch.checks import check_files
+from halvit_mm.launch.coco_check import check_coco
 from halvit_mm.launch.command import parse_command
 from tests.utils import ROOT
 
@@ -19,7 +19,7 @@ DIGITS = 'configs/digits/halvit_2xb64_digits.py'
 def check(tool: str, argv: list[str], **options) -> None:
     command = parse_command(tool, argv)
     command.cfg.merge_from_dict(options)
-    check_run(command.cfg, tool, command.args)
+    check_files(command.cfg, tool, command.args)
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def data(tmp_path, monkeypatch):
     return {f'{loader}_dataloader.dataset.data_root': str(tmp_path) for loader in ('train', 'val', 'test')}
 
 
-class TestCheckRun:
+class TestCheckFiles:
     def test_sound(self, data, tmp_path):
         check('train', [DIGITS, '--work-dir', 'x', '--resume', '--auto-scale-lr'], **data)
         (tmp_path / 'a.pth').touch()
@@ -98,7 +98,7 @@ class TestCheckRun:
             one['data_prefix'] = dict(img='train' if one is whole else 'val')
         both = dict(type='ConcatDataset', datasets=[whole, broken])
         cfg = Config(dict(train_dataloader=dict(dataset=dict(type='RepeatDataset', dataset=both))))
-        check_run(cfg, 'train', Namespace(resume=None))
+        check_coco(cfg, ['train_dataloader'])
         (tmp_path / broken['ann_file']).write_text('{')
         with pytest.raises(UserError, match=r'train_dataloader: .*instances_val\.json is not a JSON file'):
-            check_run(cfg, 'train', Namespace(resume=None))
+            check_coco(cfg, ['train_dataloader'])

@@ -3,7 +3,8 @@ from mmengine.config import Config
 from PIL import Image
 
 from halvit_mm.errors import UserError
-from halvit_mm.launch.class_check import check_classes
+from halvit_mm.io.build import build_model
+from halvit_mm.launch.class_check import check_classes, check_head
 from tests.utils import ROOT
 
 LOADERS = ('train_dataloader', 'val_dataloader')
@@ -41,9 +42,9 @@ val_evaluator = dict(topk=(1,))
 """
 
 
-def told(cfg: Config, build: bool = False) -> str:
+def told(cfg: Config) -> str:
     with pytest.raises(UserError) as error:
-        check_classes(cfg, LOADERS, build)
+        check_classes(cfg, LOADERS)
     return str(error.value)
 
 
@@ -75,8 +76,11 @@ def test_the_lines_that_are_told_mend_the_config(pets):
 
 def test_a_width_alone_is_told_where_the_model_is_built(pets):
     cfg = read(pets, FITTING.replace('model = dict(', "model = dict(backbone=dict(arch='micro'), "))
-    check_classes(cfg, LOADERS, build=False)
-    assert told(cfg, build=True).startswith('model.head.in_channels=384 is not the width of the features')
+    check_classes(cfg, LOADERS)
+    with pytest.raises(UserError, match=r'^model\.head\.in_channels=384 is not the width of the features'):
+        check_head(cfg, build_model(cfg))
+    cfg.model.head.in_channels = 192
+    check_head(cfg, build_model(cfg))
 
 
 @pytest.mark.parametrize(
@@ -136,7 +140,7 @@ def test_lists(pets, lines, message):
     (pets / 'list.txt').write_text(lines)
     cfg = read(pets, FITTING + "train_dataloader['dataset'].update(ann_file='list.txt')")
     with pytest.raises(UserError, match=message):
-        check_classes(cfg, LOADERS, build=False)
+        check_classes(cfg, LOADERS)
 
 
 def test_names_and_lists_that_fit(pets):
@@ -146,7 +150,7 @@ def test_names_and_lists_that_fit(pets):
 train_dataloader['dataset'].update(ann_file='list.txt')
 val_dataloader['dataset'].update(metainfo=dict(classes=['Felis', 'Canis', 'Strix']))
 """
-    check_classes(read(pets, FITTING + text), LOADERS, build=False)
+    check_classes(read(pets, FITTING + text), LOADERS)
 
 
 def test_what_is_not_compared(pets):

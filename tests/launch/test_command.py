@@ -129,6 +129,7 @@ def test_help_is_upstream_s_and_ours(capsys):
     said = capsys.readouterr().out
     assert '--no-persistent-workers' in said
     assert '--trust-checkpoint' in said
+    assert 'HALVIT_MM_DEBUG=1' in said
 
 
 @pytest.mark.parametrize('local_rank', [None, '3'])
@@ -163,6 +164,7 @@ class TestPackagedConfigs:
             ('mmdet::retinanet/absent.py', "'retinanet/absent.py' is not a config of mmdet"),
             ('absent::x.py', "'absent' is not an installed package"),
             ('::x.py', "'' is not an installed package"),
+            ('halvit-mm::x.py', "did you mean 'halvit_mm'"),
         ],
     )
     def test_that_are_not_there(self, config, message):
@@ -184,3 +186,9 @@ def test_upstream_adds_up_the_pairs_of_all_cfg_options(package, tool, monkeypatc
     monkeypatch.setattr(sys, 'argv', ['x', '--cfg-options=a=1', 'CONFIG', 'CK'][: 4 if tool == 'test' else 3])
     sys.argv += ['--cfg-options', 'b=2', 'c=3']
     assert load_upstream_tool(package, tool).parse_args().cfg_options == dict(a=1, b=2, c=3)
+
+
+@pytest.mark.parametrize('argv', ['--cfg-options a=1 b', 'CONFIG --cfg-options a=1 b --amp', 'CONFIG --cfg-options=b'])
+def test_options_that_are_no_pairs(argv):
+    with pytest.raises(UserError, match="--cfg-options: 'b' is not KEY=VALUE; expected such as"):
+        parse_command('train', [DIGITS if word == 'CONFIG' else word for word in argv.split()])

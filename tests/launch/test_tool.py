@@ -13,7 +13,8 @@ SHORT = [
 def options(tmp_path_factory) -> list[str]:
     root = tmp_path_factory.mktemp('digits')
     write_digits(root)
-    return ['--cfg-options', *SHORT, f'train_dataloader.dataset.data_root={root}']
+    roots = [f'{split}_dataloader.dataset.data_root={root}' for split in ('train', 'val')]
+    return ['--cfg-options', *SHORT, *roots]
 
 
 @pytest.mark.long
@@ -22,6 +23,8 @@ def options(tmp_path_factory) -> list[str]:
 )
 def test_runner(given, named, options, tmp_path):
     config = 'halvit_mm::digits/halvit_2xb64_digits.py'
+    # Upstream takes no options of a loader that --no-validate removes.
+    options = [option for option in options if not option.startswith('val_')]
     trained = run_tool(
         *('tools/train.py', '--work-dir', tmp_path, *options, *given, '--no-validate', config), cwd=tmp_path
     )
@@ -37,3 +40,18 @@ def test_every_tool_finds_our_runner():
         "print({runners.get('halvit_mm.ResumableRunner').__name__ for runners in runners})"
     )
     assert run('python', '-c', code).stdout.splitlines()[-1] == "{'ResumableRunner'}"
+
+
+def test_mistakes_are_told_before_anything_else(options, tmp_path):
+    """In one line, by a process of its own as by the process that starts the ranks; with the traceback on demand."""
+    config = 'halvit_mm::digits/halvit_2xb64_digits.py'
+    tool = ('tools/train.py', config, '--work-dir', tmp_path / 'run', *options)
+    message = "error: model.backbone.type='HalViT' is not a registered class; did you mean 'halvit_mm.HaLViT'?"
+    for variables in ({}, {'HALVIT_MM_DEBUG': '1'}):
+        failed = run_tool(*tool, 'model.backbone.type=HalViT', cwd=tmp_path, check=False, **variables)
+        assert failed.returncode == 2
+        *before, line = failed.stdout.splitlines()
+        assert line == message
+        assert bool(before) == bool(variables), failed.stdout
+    assert 'in check_components' in failed.stdout
+    assert not (tmp_path / 'run').exists()

@@ -84,6 +84,7 @@ def test_annotations_are_looked_through_before_anything_starts(folder, tmp_path)
     for start, *tool in ((run, 'tools/dist_train.sh', CONFIG, '2'), (run_tool, 'tools/train.py', CONFIG)):
         failed = start(
             *(*tool, '--cfg-options', f'train_dataloader.dataset.data_root={root}'),
+            f'val_dataloader.dataset.data_root={root}',
             f'train_dataloader.dataset.ann_file={broken}',
             check=False,
         )

@@ -196,7 +196,9 @@ class TestErrors:
         return lines[0]
 
     def test_missing_config(self):
-        assert self.told('tools/dist_train.sh', 'absent.py', '2') == 'error: config absent.py does not exist'
+        assert self.told('tools/dist_train.sh', 'absent.py', '2') == (
+            f'error: config absent.py does not exist (looked from {ROOT})'
+        )
 
     def test_busy_port(self):
         import socket
@@ -207,6 +209,11 @@ class TestErrors:
             port = other.getsockname()[1]
             line = self.told('tools/dist_train.sh', CONFIG, '2', PORT=str(port))
         assert line.startswith(f'error: port {port} on 127.0.0.1 cannot be used')
+
+    def test_a_class_that_is_not_there(self, digits):
+        options = ('--cfg-options', *digits, 'optim_wrapper.optimizer.type=AdamWW')
+        line = self.told('tools/dist_train.sh', CONFIG, '2', *options)
+        assert line == ("error: optim_wrapper.optimizer.type='AdamWW' is not a registered class; did you mean 'AdamW'?")
 
     def test_missing_data(self):
         options = ('--cfg-options', 'train_dataloader.dataset.data_root=absent')
@@ -229,11 +236,12 @@ class TestErrors:
     @pytest.mark.long
     def test_a_rank_that_fails(self, digits):
         failed = run(
-            *('tools/dist_train.sh', CONFIG, '2', '--cfg-options', *digits, 'optim_wrapper.optimizer.type=Absent'),
+            *('tools/dist_train.sh', CONFIG, '2', '--cfg-options', *digits, *TINY_MODEL),
+            'default_hooks.logger.interval=x',
             check=False,
         )
         assert failed.returncode == 2
-        assert 'Absent' in failed.stdout
+        assert 'interval must be' in failed.stdout
         assert failed.stdout.splitlines()[-1].startswith('error: rank ')
 
 

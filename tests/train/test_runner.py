@@ -16,11 +16,12 @@ from halvit_mm.train import (
     IterationSeedHook,
     LabelHook,
     LogHistoryHook,
+    ResultHook,
     WholeCheckpointHook,
 )
 from tests.utils import ROOT, assert_identical, run_tool
 
-OWN = [IterationSeedHook, LabelHook, LogHistoryHook, FiniteStepHook, BadImageHook, HangHook]
+OWN = [IterationSeedHook, LabelHook, LogHistoryHook, FiniteStepHook, BadImageHook, HangHook, ResultHook]
 
 
 def own_hooks(runner) -> list[type]:
@@ -42,7 +43,7 @@ class TestHooks:
 
     def test_a_config_without_them_has_them(self, build_runner):
         """As a user's own, which inherits from mmpretrain."""
-        names = ('seeds', 'labels', 'history', 'finite', 'bad_images', 'hang')
+        names = ('seeds', 'labels', 'history', 'finite', 'bad_images', 'hang', 'result')
         hooks = {key: value for key, value in Config.fromfile(CONFIG).default_hooks.items() if key not in names}
         hooks['checkpoint'] = dict(type='CheckpointHook', interval=1)
         runner = build_runner(default_hooks=dict(_delete_=True, **hooks))

@@ -9,6 +9,7 @@ from .finite import FiniteStepHook
 from .hang import HangHook
 from .history import LogHistoryHook
 from .labels import LabelHook
+from .result import ResultHook
 from .seeds import IterationSeedHook
 
 # Name in default_hooks: class, and {argument: option of ``reliability``}
@@ -19,6 +20,7 @@ ADDED_HOOKS = dict(
     finite=(FiniteStepHook, dict(action='not_finite')),
     bad_images=(BadImageHook, dict(action='bad_images')),
     hang=(HangHook, dict(limit='hang_limit')),
+    result=(ResultHook, {}),
 )
 
 
@@ -27,7 +29,7 @@ def default_hooks(hooks: dict, reliability: dict) -> dict:
 
     Args:
         hooks (dict): The config's hooks by name. A hook under one of the names ``seeds``, ``labels``, ``history``,
-            ``finite``, ``bad_images``, ``hang`` replaces this package's; None removes it.
+            ``finite``, ``bad_images``, ``hang``, ``result`` replaces this package's; None removes it.
         reliability (dict): From :func:`~halvit_mm.io.configs.reliability`: a shorthand for arguments of the hooks.
 
     Returns:
