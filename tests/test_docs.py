@@ -158,6 +158,14 @@ def test_quoted_lines_of_code_exist():
     assert lines == 9
 
 
+def test_the_api_has_every_module():
+    pages = ''.join(page.read_text() for page in ROOT.glob('docs/api/*.md'))
+    for path in ROOT.glob('halvit_mm/**/*.py'):
+        if not path.stem.startswith('_'):
+            name = '.'.join(path.relative_to(ROOT).with_suffix('').parts)
+            assert re.search(rf'^::: {name}(\._\w+)?$', pages, re.MULTILINE), name
+
+
 TOOLS = sorted(path.name for path in (ROOT / 'tools').iterdir() if path.suffix in ('.py', '.sh'))
 
 
