@@ -2,25 +2,28 @@
 # make demo-det  the same for Mask R-CNN: a backbone, a detector, COCO's evaluation, drawn detections
 # make test    run the tests
 # make tables  measure what every model of the papers' tables costs, and write docs/tables.md
-# make deploy-table  export the models in every format and write the table in docs/deploy.md
-# make lint    check style
+# make deploy-table  export the models in every format and write docs/formats.md
+# make docs    build the pages in build/site, in an environment of their own; a warning or a broken link fails
+# make lint    check the style of code and prose
 # make setup   what the others begin with: .venv with the tested set, once
 
 SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 RANKS ?= 2
+# Arguments of the demo's training, such as --cfg-options train_cfg.max_epochs=10
+DEMO_ARGS ?=
 DEMO_CONFIG := configs/digits/halvit_2xb64_digits.py
 DEMO_DIR := work_dirs/demo
 
-.PHONY: demo demo-det test tables deploy-table lint setup
+.PHONY: demo demo-det test tables deploy-table docs lint setup
 
 setup:
 	@requirements/install.sh
 
 demo: setup
 	python tools/prepare_digits.py
-	tools/dist_train.sh $(DEMO_CONFIG) $(RANKS) --work-dir $(DEMO_DIR)
+	tools/dist_train.sh $(DEMO_CONFIG) $(RANKS) --work-dir $(DEMO_DIR) $(DEMO_ARGS)
 	tools/dist_test.sh $(DEMO_CONFIG) $$(cat $(DEMO_DIR)/last_checkpoint) $(RANKS) --work-dir $(DEMO_DIR) \
 		--out $(DEMO_DIR)/metrics.json --out-item metrics
 	@python research/summarize.py $(DEMO_CONFIG) --metrics $(DEMO_DIR)/metrics.json --untied model.backbone.tie=none
@@ -37,6 +40,12 @@ tables: setup
 deploy-table: setup
 	python research/make_deploy_table.py
 
+# Material for MkDocs prints a notice about other tools unless it is told not to.
+docs: setup
+	NO_MKDOCS_2_WARNING=1 uv run --quiet --isolated --no-project --with-requirements requirements/docs.txt \
+		mkdocs build --quiet --strict
+
 lint: setup
 	ruff check .
 	ruff format --check .
+	pre-commit run --all-files --config .ci/prose.yaml

@@ -15,8 +15,8 @@ SEQUENCES = (list, tuple, range)
 class Expect:
     """Checks of arguments that are given by name: ``Expect(self).positive(depth=depth)``.
 
-    A value of a wrong type raises a ``TypeError``. A wrong value of the right type raises a ``ValueError``, and so does
-    a whole number of more than 32 bits. A bool is not a number here.
+    A value of a wrong type raises a ``TypeError``. A wrong value of the right type raises a ``ValueError``. A whole
+    number of more than 32 bits raises a ``ValueError`` too. A bool is not a number here.
 
     Args:
         owner (object): The object under construction; errors name its class.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Resolve tested.in to tested.txt anew, for Python 3.10 to 3.12. Run it in the set-up environment: mmcv's source
-# package needs torch to tell its version.
+# Resolve tested.in and docs.in to .txt files anew, for Python 3.10 to 3.12. Run it in the set-up environment: mmcv's
+# source package needs torch to tell its version.
 set -eu
 cd "$(dirname "$0")"
 {
@@ -10,3 +10,8 @@ cd "$(dirname "$0")"
         grep -v '^opencv-python=='
 } >tested.new
 mv tested.new tested.txt
+{
+    echo "# Made by requirements/compile.sh from docs.in."
+    uv pip compile --quiet --universal --python-version 3.10 --no-annotate --no-header docs.in
+} >docs.new
+mv docs.new docs.txt

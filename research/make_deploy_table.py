@@ -1,4 +1,4 @@
-"""Write docs/deploy.md's table: exported files of tied models and baselines, on disk, in memory and in time.
+"""Write docs/formats.md's table: exported files of tied models and baselines, on disk, in memory and in time.
 
 Models have random weights: their sizes and times are those of trained ones.
 """
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument('--configs', nargs='+', metavar='CONFIG', default=CONFIGS, help='ratios are to the first')
     parser.add_argument('--rounds', type=int, default=20, help='timed runs (default: %(default)s)')
     parser.add_argument('--processes', type=int, default=3, help='for resident memory (default: %(default)s)')
-    parser.add_argument('--out', type=Path, default=ROOT / 'docs/deploy.md', help='(default: docs/deploy.md)')
+    parser.add_argument('--out', type=Path, default=ROOT / 'docs/formats.md', help='(default: docs/formats.md)')
     args = parser.parse_args()
     logging.disable(logging.WARNING)
     warnings.simplefilter('ignore')

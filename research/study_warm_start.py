@@ -148,7 +148,7 @@ def report(curves: dict[str, dict[str, float]], seeds: list[int], starts: list[s
             before = summary([float(curves[f'{start}, seed {seed}']['0']) for seed in seeds])
         rows.append((start, recipe, before, *map(summary, by_epoch), beyond))
     epochs = [f'epoch {epoch}' for epoch in EPOCHS]
-    header = ['start', 'recipe', 'before', *epochs, 'that less its untied counterpart']
+    header = ['start', 'recipe', 'before', *epochs, 'epoch 20 less the untied counterpart']
     return f'{base}\n\n{markdown_table(header, rows)}'
 
 

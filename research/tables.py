@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from charts import scatter
+from charts import is_ours, scatter
 
 from halvit_mm.cost.benchmark import benchmark, environment, in_fresh_process, peak_memory
 from halvit_mm.cost.report import COUNTS, chart_lines, environment_line, markdown_table, quantity
@@ -202,7 +202,7 @@ def _charts(table: dict[str, Any], result: dict[str, Any], folder: Path) -> Iter
         }
         if any(lines.values()):
             y = f'ms per image, {words}'
-            yield y, chart_lines(lines, 'images in a batch', y, folder / f'{prefix}_time_{mode}.png', log=True)
+            yield y, _lines(lines, 'images in a batch', y, folder / f'{prefix}_time_{mode}.png', log=True)
     if 'memory' in result:
         sizes = [height * width / 1e6 for height, width in table['memory_shapes']]
         lines = {
@@ -210,4 +210,8 @@ def _charts(table: dict[str, Any], result: dict[str, Any], folder: Path) -> Iter
             for name, values in result['memory'].items()
         }
         y = 'training step, one image: peak memory (GB)'
-        yield y, chart_lines(lines, 'pixels of the image (millions)', y, folder / f'{prefix}_memory.png')
+        yield y, _lines(lines, 'pixels of the image (millions)', y, folder / f'{prefix}_memory.png')
+
+
+def _lines(lines: dict[str, list], *labels: str | Path, log: bool = False) -> Path:
+    return chart_lines(lines, *labels, log=log, in_front=[name for name in lines if is_ours(name)])

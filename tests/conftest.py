@@ -5,8 +5,8 @@ import os
 import shutil
 import tempfile
 
-# Two workers share two cores, and so do the processes that they start: threads that wait for one another cost more
-# than they give. Before torch is imported, which reads it.
+# Two workers and the processes that they start share two cores: threads that wait for one another cost more than they
+# give. Before torch is imported, which reads it.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 import mmengine.config.utils

@@ -1,4 +1,4 @@
-"""What stops the set-up tells so in one line. The set-up itself is what these tests run in."""
+"""What stops the set-up is named in one line. These tests run in what the set-up makes."""
 
 import os
 import shutil

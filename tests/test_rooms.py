@@ -53,7 +53,7 @@ def test_no_arrow_runs_upwards(path):
 
 
 def test_no_circle_within_a_room():
-    """Of modules, whatever is imported later than at the top."""
+    """Of modules, with the imports that are not at the top."""
     files = {'.'.join(path.relative_to(ROOT).with_suffix('').parts): path for path in PACKAGE.rglob('*.py')}
     arrows = {
         name: {target for one in imports(path) for target in (one, one.rpartition('.')[0]) if target in files}

@@ -4,6 +4,10 @@ A config is a file, or package::path for one that an installed package carries, 
 mmpretrain::deit/deit-small_4xb256_in1k.py. Models run in turn in one process, which keeps the memory that it frees. A
 ratio is the median of the ratios to the first config's time in the same round. Peaks of memory are read in a fresh
 process each, with the default allocator.
+
+example:
+  python tools/benchmark.py mmpretrain::deit/deit-small_4xb256_in1k.py configs/halvit/halvit-tiny_8xb128_in1k.py \\
+      --batch 1 16 --out results
 """
 
 import argparse
@@ -23,19 +27,41 @@ from halvit_mm.errors import UserError, errors_in_one_line
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('configs', nargs='+', metavar='CONFIG')
+    parser.add_argument('configs', nargs='+', metavar='CONFIG', help='the first is what the others are compared with')
     parser.add_argument(
-        '--shape', nargs='+', type=int, default=[224], help='height and width of an image (default: 224)'
+        '--shape',
+        nargs='+',
+        type=int,
+        default=[224],
+        metavar='PIXELS',
+        help='height and width (default: 224)',
     )
-    parser.add_argument('--batch', nargs='+', type=int, default=[1, 16], help='(default: 1 16)')
-    parser.add_argument('--modes', nargs='*', choices=['infer', 'train'], default=['infer', 'train'])
-    parser.add_argument('--device', choices=['cpu', 'cuda'], default='cuda' if torch.cuda.is_available() else 'cpu')
-    parser.add_argument('--precision', nargs='+', choices=[*PRECISIONS], default=['fp32'], help='(default: fp32)')
+    parser.add_argument('--batch', nargs='+', type=int, default=[1, 16], metavar='N', help='(default: 1 16)')
+    parser.add_argument(
+        '--modes',
+        nargs='*',
+        choices=['infer', 'train'],
+        default=['infer', 'train'],
+        help='what is timed (default: both); with no value nothing is, and parameters and bytes are printed',
+    )
+    parser.add_argument(
+        '--device',
+        choices=['cpu', 'cuda'],
+        default='cuda' if torch.cuda.is_available() else 'cpu',
+        help='(default: cuda if there is a GPU)',
+    )
+    parser.add_argument(
+        '--precision',
+        nargs='+',
+        choices=[*PRECISIONS],
+        default=['fp32'],
+        help='(default: fp32)',
+    )
     parser.add_argument('--compile', action='store_true', help='time each model under torch.compile as well')
     parser.add_argument('--channels-last', action='store_true', help='images and weights in channels_last layout')
     parser.add_argument('--rounds', type=int, default=10, help='timed runs (default: %(default)s)')
     parser.add_argument(
-        '--processes', type=int, default=1, help='take times in so many processes, each with its rounds (default: 1)'
+        '--processes', type=int, default=1, help='processes that take times, each with its rounds (default: 1)'
     )
     parser.add_argument('--no-memory', action='store_true', help='do not read peaks of memory, which takes a while')
     parser.add_argument('--profile', action='store_true', help='print where the time of each model goes instead')

@@ -1,11 +1,16 @@
 #!/usr/bin/env bash
 # Mask R-CNN on handwritten digits, from the backbone on: learn to classify, learn to detect, test, draw.
-# usage: tools/digits_coco.sh halvit|resnet50-pe|pvt WORK_DIR [OPTION=VALUE ...]
-# Options of the config go to both trainings: model.backbone.tie=none gives the untied counterpart. RANKS is 2 by default.
+#   [RANKS=2] tools/digits_coco.sh halvit|resnet50-pe|pvt WORK_DIR [OPTION=VALUE ...]
+# RANKS is the number of processes. The options of the config go to both trainings.
+# example, the untied counterpart:
+#   tools/digits_coco.sh halvit work_dirs/untied model.backbone.tie=none
 set -euo pipefail
 
-if [ $# -lt 2 ]; then
-    sed -n '2,4s/^# //p' "$0" >&2
+if [ "${1-}" = --help ] || [ "${1-}" = -h ]; then
+    sed -n '2,6s/^# \{0,1\}//p' "$0"
+    exit
+elif [ $# -lt 2 ]; then
+    sed -n '2,6s/^# \{0,1\}//p' "$0" >&2
     exit 2
 fi
 tools=$(dirname "$0")

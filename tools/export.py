@@ -1,8 +1,11 @@
 """Write a trained model to a file for another runtime: ONNX (M.onnx), torch.export (M.pt2), TorchScript (M.pt) or
 OpenVINO (M.xml). Of a detector that is backbone and neck. Each shared matrix is in the file once.
 
-The file is run beside the model before it gets its name; if the two differ too much there is none, and the exit status
-is 2.
+The file is run beside the model before it gets its name. If the two differ too much, no file is left, and the exit
+status is 2.
+
+example:
+  python tools/export.py configs/digits/halvit_2xb64_digits.py work_dirs/demo/epoch_100.pth --out digits.onnx
 """
 
 import argparse
@@ -18,10 +21,10 @@ from halvit_mm.io.configs import OptionAction, load_config
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config')
+    parser.add_argument('config', help='config of a classifier or a detector')
     parser.add_argument('checkpoint', help='its weights: .pth or .safetensors')
     parser.add_argument('--out', type=Path, required=True, metavar='FILE', help='the suffix says the format')
-    parser.add_argument('--precision', choices=PRECISIONS, default='fp32', help='(default: fp32)')
+    parser.add_argument('--precision', choices=PRECISIONS, default='fp32', help='of the weights (default: fp32)')
     parser.add_argument(
         '--shape', nargs=2, type=int, metavar=('HEIGHT', 'WIDTH'), help="(default: the test pipeline's)"
     )
@@ -33,7 +36,9 @@ def main() -> None:
     parser.add_argument(
         '--verify', type=int, default=16, metavar='N', help='images to compare on, 0 for none (default: %(default)s)'
     )
-    parser.add_argument('--cfg-options', nargs='+', action=OptionAction, help='values merged into the config')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=OptionAction, metavar='KEY=VALUE', help='values merged into the config'
+    )
     parser.add_argument(
         '--trust-checkpoint', action='store_true', help='load a checkpoint that carries code, and execute it'
     )

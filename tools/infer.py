@@ -2,6 +2,10 @@
 
 Prints a line for each image, and draws the results with --out. An image that cannot be read is named on the standard
 error and skipped. The exit status is 0; 1 if an image was skipped; 2 if there is no image or no model.
+
+example:
+  python tools/infer.py configs/digits/halvit_2xb64_digits.py work_dirs/demo/epoch_100.pth data/digits/val \\
+      --out pictures
 """
 
 import argparse
@@ -23,7 +27,9 @@ def main() -> None:
         '--score-thr', type=float, default=0.3, help='score above which a detection counts (default: %(default)s)'
     )
     parser.add_argument('--device', help='such as cpu or cuda:1 (default: the accelerator, if there is one)')
-    parser.add_argument('--cfg-options', nargs='+', action=OptionAction, help='values merged into the config')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=OptionAction, metavar='KEY=VALUE', help='values merged into the config'
+    )
     parser.add_argument(
         '--trust-checkpoint', action='store_true', help='load a checkpoint that carries code, and execute it'
     )

@@ -1,4 +1,8 @@
-"""Write the handwritten digits that come with scikit-learn as PNG files in ImageNet's layout."""
+"""Write the handwritten digits that come with scikit-learn as PNG files in ImageNet's layout.
+
+example:
+  python tools/prepare_digits.py --root data/digits
+"""
 
 import argparse
 
@@ -6,7 +10,7 @@ from halvit_mm.data import write_digits
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--root', default='data/digits', help='folder to write to (default: %(default)s)')
     args = parser.parse_args()
     counts = write_digits(args.root)

@@ -1,4 +1,8 @@
-"""Write canvases with handwritten digits for detection in COCO's layout, and for its backbone in ImageNet's."""
+"""Write canvases with handwritten digits: for a detector in COCO's layout, and for its backbone in ImageNet's.
+
+example:
+  python tools/prepare_digits_coco.py --root data/digits_coco --train 2000 --val 200
+"""
 
 import argparse
 from pathlib import Path
@@ -7,7 +11,7 @@ from halvit_mm.data import write_digits_coco, write_single_digits
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--root', default='data/digits_coco', help='folder to write to (default: %(default)s)')
     parser.add_argument('--train', type=int, default=2000, help='canvases for training (default: %(default)s)')
     parser.add_argument('--val', type=int, default=200, help='canvases for validation (default: %(default)s)')

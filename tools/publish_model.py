@@ -1,6 +1,9 @@
 """Write the weights of a checkpoint to a new file: NAME_DATE-HASH.pth or .safetensors.
 
-Optimizer, schedules and logs are left out; of averaged weights (EMA) the average is kept.
+Optimizer, schedules and logs are left out. If the checkpoint has averaged weights (EMA), the average is written.
+
+example:
+  python tools/publish_model.py work_dirs/demo/epoch_100.pth --out halvit-digits.safetensors
 """
 
 import argparse
@@ -12,7 +15,7 @@ from halvit_mm.io.checkpoints import read_only_data
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('checkpoint')
+    parser.add_argument('checkpoint', help='a checkpoint of a training')
     parser.add_argument('--out', required=True, metavar='FILE', help='date and hash are put into its name')
     parser.add_argument(
         '--trust-checkpoint', action='store_true', help='load a checkpoint that carries code, and execute it'

@@ -1,11 +1,18 @@
 #!/usr/bin/env bash
 # Test a checkpoint under Slurm.
-#   [GPUS=8 GPUS_PER_NODE=8 CPUS_PER_TASK=5 SRUN_ARGS=...] \
+#   [GPUS=8 GPUS_PER_NODE=8 CPUS_PER_TASK=5 GRES=... SRUN_ARGS=...] \
 #       tools/slurm_test.sh PARTITION JOB_NAME CONFIG CHECKPOINT [arguments of test.py]
-# On a partition without GPUs: GRES= GPUS=<ranks> GPUS_PER_NODE=<ranks on each machine>.
+# GPUS is the number of all GPUs, GRES what is asked for on each machine (default: gpu:GPUS_PER_NODE), SRUN_ARGS more
+# arguments of srun. On a partition without GPUs: GRES= GPUS=<ranks> GPUS_PER_NODE=<ranks on each machine>.
+# The arguments of test.py: python tools/test.py --help
+# example:
+#   GPUS=8 tools/slurm_test.sh gpu halvit configs/halvit/halvit-tiny_8xb128_in1k.py work_dirs/halvit-tiny/epoch_300.pth
 set -eu
-if [ $# -lt 4 ]; then
-    sed -n '2,5s/^# *//p' "$0" >&2
+if [ "${1-}" = --help ] || [ "${1-}" = -h ]; then
+    sed -n '2,9s/^# \{0,1\}//p' "$0"
+    exit
+elif [ $# -lt 4 ]; then
+    sed -n '2,9s/^# \{0,1\}//p' "$0" >&2
     exit 2
 fi
 GPUS=${GPUS:-8}

@@ -1,7 +1,12 @@
 """Turn the checkpoint of a plain ViT, DeiT or ResNet into the start of its tied form, for a short fine-tuning.
 
-Prints the relative errors of each layer's weights and outputs, and the accuracy before any fine-tuning. Nothing is
-written where the checkpoint does not fit.
+Prints the relative errors of each layer's weights and outputs, and the accuracy before any fine-tuning. If the
+checkpoint does not fit, nothing is written.
+
+example:
+  python tools/tie_checkpoint.py mmpretrain::deit/deit-small_4xb256_in1k.py deit-small.pth \\
+      configs/halvit/halvit-tiny_8xb128_in1k.py --out tied-deit-small.pth \\
+      --calibrate configs/halvit/halvit-tiny_8xb128_in1k.py
 """
 
 import argparse
@@ -17,7 +22,10 @@ def main() -> None:
     parser.add_argument('target_config', help="the tied model's")
     parser.add_argument('--out', required=True, metavar='FILE', help='checkpoint to write, for load_from')
     parser.add_argument(
-        '--way', choices=['mean', 'bases', 'products'], default='products', help='(default: %(default)s)'
+        '--way',
+        choices=['mean', 'bases', 'products'],
+        default='products',
+        help='(default: %(default)s)',
     )
     parser.add_argument(
         '--calibrate', metavar='DATASET_CONFIG', help='fit the tied layers to the plain outputs on its training images'

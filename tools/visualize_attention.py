@@ -1,6 +1,10 @@
 """Draw where a HaLViT or ViT looks: the attention of its class token over an image, per layer and head.
 
 For Grad-CAM use mmpretrain's own tool, vis_cam.py, with --vit-like.
+
+example:
+  python tools/visualize_attention.py configs/digits/halvit_2xb64_digits.py work_dirs/demo/epoch_100.pth \\
+      data/digits/val/3/0045.png --layers 0 -1 --out pictures
 """
 
 import argparse
@@ -18,10 +22,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config of a classifier')
     parser.add_argument('checkpoint', help='its weights: .pth or .safetensors')
-    parser.add_argument('images', nargs='+', metavar='IMAGE')
+    parser.add_argument('images', nargs='+', metavar='IMAGE', help='image files')
     parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='folder for one picture an image')
-    parser.add_argument('--layers', nargs='+', type=int, help='from 0; negative ones from the end (default: all)')
-    parser.add_argument('--cfg-options', nargs='+', action=OptionAction, help='values merged into the config')
+    parser.add_argument('--layers', nargs='+', type=int, metavar='LAYER', help='from 0, or from the end (default: all)')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=OptionAction, metavar='KEY=VALUE', help='values merged into the config'
+    )
     parser.add_argument(
         '--trust-checkpoint', action='store_true', help='load a checkpoint that carries code, and execute it'
     )

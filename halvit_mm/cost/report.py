@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> s
 
 
 def quantity(value: float | None, unit: float, digits: int = 2) -> str | None:
-    """Format a number in a unit such as 1e6, with 2 digits behind the point by default; None stays None."""
+    """Format a number in a unit such as 1e6, with 2 digits after the point by default; None stays None."""
     return None if value is None else f'{value / unit:.{digits}f}'
 
 
@@ -147,9 +147,14 @@ def _chart_times(results: Sequence[dict[str, Any]], mode: str, path: Path) -> Pa
 
 
 def chart_lines(
-    lines: Mapping[str, Sequence[tuple[float, float]]], x: str, y: str, path: Path, log: bool = False
+    lines: Mapping[str, Sequence[tuple[float, float]]],
+    x: str,
+    y: str,
+    path: Path,
+    log: bool = False,
+    in_front: Container[str] = (),
 ) -> Path:
-    """Write a chart of lines, whose vertical axis begins at 0, to a PNG file.
+    """Write a chart of lines, whose vertical axis begins at 0, to a PNG file; of bars if all lines have one place.
 
     Args:
         lines (Mapping[str, Sequence[tuple[float, float]]]): Points of each line by its name.
@@ -157,19 +162,34 @@ def chart_lines(
         y (str): Label of the vertical axis.
         path (Path): The PNG file, which is returned.
         log (bool): Whether the horizontal axis is logarithmic, to base 2. Defaults to False.
+        in_front (Container[str]): Names of lines that are drawn wider and over the others. Defaults to none.
     """
+    places = sorted({place for points in lines.values() for place, _ in points})
+    if len(places) == 1:
+        return _chart_bars({name: value for name, [(_, value)] in lines.items()}, f'{y} ({x}: {places[0]:g})', path)
     figure, axes = subplots(figsize=(7, 4.5))
     for name, points in lines.items():
-        axes.plot(*zip(*points, strict=True), marker='o', label=name)
+        style = dict(linewidth=2.5, zorder=3) if name in in_front else {}
+        axes.plot(*zip(*points, strict=True), marker='o', label=name, **style)
     if log:
         axes.set_xscale('log', base=2)
-        places = sorted({place for points in lines.values() for place, _ in points})
         axes.set_xticks(places, [f'{place:g}' for place in places])
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.legend(fontsize='small')
+    return save(figure, path)
+
+
+def _chart_bars(bars: Mapping[str, float], x: str, path: Path) -> Path:
+    """A bar for each name, with its value beside it."""
+    figure, axes = subplots(figsize=(8, max(3.5, 1 + 0.45 * len(bars))))
+    drawn = axes.barh([*bars], [*bars.values()], color=[f'C{i % 10}' for i in range(len(bars))])
+    axes.bar_label(drawn, fmt='%.3g', padding=3, fontsize='small')
+    axes.invert_yaxis()
+    axes.margins(x=0.12)
+    axes.set_xlabel(x)
     return save(figure, path)
 
 

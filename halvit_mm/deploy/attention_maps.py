@@ -14,7 +14,7 @@ from mmpretrain.models.utils import MultiheadAttention
 from torch import Tensor, nn
 
 from halvit_mm.errors import UserError
-from halvit_mm.io.datasets import test_pipeline
+from halvit_mm.io.datasets import class_names, test_pipeline
 from halvit_mm.io.images import find_image_damage
 from halvit_mm.layers import TiedMultiheadAttention
 
@@ -108,13 +108,25 @@ def visualize(
         sample = pipeline(dict(img_path=str(path)))
         # OpenCV's order of channels is BGR.
         picture = sample['inputs'].flip(0).permute(1, 2, 0).numpy()
-        attention = class_attention(model.backbone, model.data_preprocessor(default_collate([sample]))['inputs'])
+        inputs = model.data_preprocessor(default_collate([sample]))['inputs']
+        attention = class_attention(model.backbone, inputs)
         target = out / f'{path.stem}_attention.png'
-        draw_attention(picture, attention[:, 0], target, layers)
+        draw_attention(picture, attention[:, 0], target, layers, f'{path.name}: {predicted_class(cfg, model, inputs)}')
         yield target
 
 
-def draw_attention(picture: np.ndarray, attention: Tensor, path: Path, layers: Sequence[int]) -> None:
+def predicted_class(cfg: Config, model: nn.Module, images: Tensor) -> str:
+    """The class that a classifier predicts for the first of some normalized images, and its score, for a title."""
+    with torch.no_grad():
+        [sample, *_] = model(images, mode='predict')
+    if 'pred_score' not in sample:
+        return ''
+    label = int(sample.pred_score.argmax())
+    classes = class_names(cfg)
+    return f'predicted {classes[label] if classes else f"class {label}"}, score {sample.pred_score[label]:.2f}'
+
+
+def draw_attention(picture: np.ndarray, attention: Tensor, path: Path, layers: Sequence[int], title: str = '') -> None:
     """Draw an image with its attention, in a row for each layer and a column for each head.
 
     Args:
@@ -122,6 +134,7 @@ def draw_attention(picture: np.ndarray, attention: Tensor, path: Path, layers: S
         attention (Tensor): Of this image, shape (layers, heads, rows, columns).
         path (Path): The PNG file.
         layers (Sequence[int]): The layers to draw.
+        title (str): Title of the whole picture. Defaults to ``''``.
     """
     import matplotlib
 
@@ -140,10 +153,12 @@ def draw_attention(picture: np.ndarray, attention: Tensor, path: Path, layers: S
         for head, (place, weights) in enumerate(zip(row[1:], maps, strict=True)):
             place.imshow(picture)
             place.imshow(weights, cmap='inferno', alpha=0.65)
-            if row is axes[0]:
+            if row[0] is axes[0, 0]:
                 place.set_title(f'head {head}', fontsize='small')
         for place in row:
             place.set_xticks([])
             place.set_yticks([])
+    axes[0, 0].set_title('image', fontsize='small')
+    figure.suptitle(title, fontsize='medium')
     figure.savefig(path, dpi=110)
     pyplot.close(figure)

@@ -19,7 +19,7 @@ def create_session(
     """Open an ONNX file in ONNX Runtime.
 
     By default ONNX Runtime repacks the weights of every product when it loads a file. A shared matrix is then packed
-    twice, which takes the memory of an untied model. ``docs/deploy.md`` has measurements.
+    twice, which takes the memory of an untied model. ``docs/formats.md`` has measurements.
 
     Args:
         path (str or PathLike): The file.

@@ -23,7 +23,7 @@ def fold_norm(weight: Tensor, norm: nn.Module) -> tuple[Tensor, Tensor | None, n
 
     Args:
         weight (Tensor): Weight of the convolution, shape (C, ...).
-        norm (nn.Module): The norm behind the convolution.
+        norm (nn.Module): The norm after the convolution.
 
     Returns:
         tuple: Weight and bias of the convolution, and the norm that is left to do: None where it is folded, else
@@ -37,7 +37,7 @@ def fold_norm(weight: Tensor, norm: nn.Module) -> tuple[Tensor, Tensor | None, n
 
 
 class Depthwise(nn.Module):
-    """A depthwise 3x3 convolution and the norm behind it."""
+    """A depthwise 3x3 convolution and the norm after it."""
 
     def __init__(self, in_channels: int, out_channels: int, norm_cfg: dict, stride: int = 1) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class DepthwiseWiden(Depthwise):
         if norm is not None:
             out = norm(out)
         if out.is_contiguous(memory_format=torch.channels_last):
-            # On the CPU torch's fast GELU, some 30 times faster both ways, takes nothing but contiguous tensors.
+            # On the CPU torch's fast GELU (about 30 times, both ways) takes contiguous tensors only.
             return F.gelu(out.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         return F.gelu(out)
 

@@ -69,8 +69,8 @@ def transposed_conv1x1(x: Tensor, weight: Tensor, bias: Tensor | None = None) ->
     Returns:
         Tensor: Shape (N, in, H, W).
     """
-    # For many pixels oneDNN's convolution is some 1.2 times as fast, though it copies the matrix. An exported file or a
-    # compiled graph needs no such copy: conv_transpose2d takes W itself.
+    # For many pixels oneDNN's convolution is about 1.2 times as fast, though it copies the matrix. In an exported file
+    # or a compiled graph conv_transpose2d takes W itself, without a copy.
     eager = not (torch.compiler.is_compiling() or torch.jit.is_tracing())
     if eager and x.device.type == 'cpu' and x.shape[0] * x.shape[2] * x.shape[3] > weight.shape[0]:
         return F.conv2d(x, transposed_view(weight), bias)

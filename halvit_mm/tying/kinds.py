@@ -227,7 +227,7 @@ class Pair:
 
 
 class MixFFN(Pair):
-    """PVT's; in PVTv2's the way out is one place further, behind a depthwise convolution."""
+    """PVT's; in PVTv2's the way out is one place further, after a depthwise convolution."""
 
     def _maps(self, module: nn.Module) -> tuple[nn.Module, nn.Module]:
         return module.layers[0], module.layers[-2]

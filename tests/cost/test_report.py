@@ -6,6 +6,7 @@ import json
 import pytest
 from PIL import Image
 
+from halvit_mm.cost import report
 from halvit_mm.cost.report import counts_table, environment_line, markdown_table, quantity, runs_table, write_results
 
 ENVIRONMENT = dict(
@@ -87,6 +88,19 @@ def test_files(tmp_path):
         with Image.open(file) as chart:
             assert min(chart.size) > 400
             assert len({*chart.convert('RGB').resize((90, 45)).getdata()}) > 10
+
+
+def test_one_batch_makes_bars(monkeypatch, tmp_path):
+    monkeypatch.setattr(report, 'save', lambda figure, path: figure)
+    lines = dict(tied=[(16, 3.0)], untied=[(16, 4.0)])
+    [axes] = report.chart_lines(lines, 'images', 'ms', tmp_path / 'chart.png', log=True).axes
+    assert [bar.get_width() for bar in axes.patches] == [3.0, 4.0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ['tied', 'untied']
+    assert not axes.lines
+    lines['tied'].append((32, 3.5))
+    [axes] = report.chart_lines(lines, 'images', 'ms', tmp_path / 'chart.png', in_front=['untied']).axes
+    assert not axes.patches
+    assert axes.lines[1].get_zorder() > axes.lines[0].get_zorder()
 
 
 @pytest.mark.parametrize('results', [[FAILED], [result('uncounted', RUN)]])

@@ -1,14 +1,16 @@
 from pathlib import Path
 
 import mmpretrain
+import numpy as np
 import pytest
 import torch
+from matplotlib import pyplot
 from mmengine.config import Config
 from mmpretrain.models.backbones import VisionTransformer
 from mmpretrain.models.utils import MultiheadAttention
 from PIL import Image
 
-from halvit_mm.deploy.attention_maps import attention_weights, class_attention
+from halvit_mm.deploy.attention_maps import attention_weights, class_attention, draw_attention
 from halvit_mm.errors import UserError
 from halvit_mm.layers import TiedMultiheadAttention, add_deviations
 from halvit_mm.models.backbones import HaLViT
@@ -50,6 +52,18 @@ def test_maps_of_a_backbone(backbone, with_cls_token):
     total = maps.sum((-2, -1))
     assert (total < 1).all() if with_cls_token else torch.allclose(total, torch.ones_like(total))
     assert not any(layer.attn._forward_pre_hooks for layer in model.layers)
+
+
+def test_picture_names_image_class_layers_and_heads(monkeypatch, tmp_path):
+    kept = []
+    monkeypatch.setattr(pyplot, 'close', kept.append)
+    picture = np.zeros((32, 48, 3), np.uint8)
+    title = 'digit.png: predicted class 3, score 0.93'
+    draw_attention(picture, torch.rand(4, 2, 4, 6), tmp_path / 'a.png', [0, 3], title)
+    [figure] = kept
+    assert figure.get_suptitle() == title
+    assert [place.get_title() for place in figure.axes] == ['image', 'head 0', 'head 1', '', '', '']
+    assert [place.get_ylabel() for place in figure.axes[::3]] == ['layer 0', 'layer 3']
 
 
 def test_windows_are_refused():

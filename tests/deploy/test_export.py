@@ -55,7 +55,7 @@ def test_checkpoint_of_another_model(checkpoint, tmp_path):
 
 
 def test_a_model_that_has_not_been_trained(tmp_path):
-    """Its head starts at zero, and so do its logits."""
+    """Its head starts at zero. Its logits start at zero too."""
     cfg = read(HALVIT)
     network = load_network(cfg)
     network.model.init_weights()

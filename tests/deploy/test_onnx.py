@@ -39,7 +39,7 @@ def test_each_matrix_is_there_once_and_any_size_is_taken(config, options, shape,
     cfg.test_dataloader.dataset.data_root = 'nowhere'
     path = tmp_path / 'model.onnx'
     export(cfg, checkpoint(cfg), path, 'fp32', shape, dynamic, dynamic, verify=2, say=said.append)
-    # Statistics of batch norms are no parameters, and are there too.
+    # Statistics of batch norms are not parameters, but are in the file.
     network = load_network(cfg)
     buffers = sum(4 * value.numel() for name, value in network.model.named_buffers() if 'running' in name)
     assert initializer_bytes(path) <= 1.02 * (unique_bytes(cfg) + buffers)

@@ -47,7 +47,7 @@ def test_nothing_to_walk():
         ),
         (dict(type='mmpretrain.ImageNet', data_root='r', split='val'), ['r', 'r/val']),
         (dict(type='ImageNet', data_root='r', split='val', data_prefix='other'), ['r', 'r/other']),
-        # Of these a split is no folder
+        # The split of these is not a folder
         (dict(type='CUB', data_root='r', split='test'), ['r']),
         (dict(type='VOC', data_root='r', split='trainval'), ['r']),
         # What mmpretrain would download, or what lies elsewhere

@@ -196,14 +196,14 @@ def images(large: bool = True) -> Iterator[tuple[str, str, bytes, tuple[int, int
     yield 'JPEG with an EXIF rotation', 'a.jpg', encoded('JPEG', 'RGB', exif=rotated), (40, 30)
     yield 'JPEG of 1 x 1', 'a.jpg', encoded('JPEG', 'RGB', (1, 1)), (1, 1)
     yield 'JPEG of 1 x 5,000', 'a.jpg', encoded('JPEG', 'RGB', (5000, 1)), (1, 5000)
-    yield 'JPEG with bytes behind its end', 'a.jpg', jpeg + b'trailer' * 9, hw
+    yield 'JPEG with bytes after its end', 'a.jpg', jpeg + b'trailer' * 9, hw
     yield 'JPEG under the name of a PNG', 'a.png', jpeg, hw
     yield 'JPEG, bytes changed within', 'a.jpg', changed(jpeg, len(jpeg) // 2, b'\x55' * 8), hw
     yield 'JPEG, empty', 'a.jpg', b'', 'is empty'
     yield 'JPEG, cut in the middle', 'a.jpg', jpeg[: len(jpeg) // 2], 'is cut'
     yield 'JPEG, cut by a byte', 'a.jpg', jpeg[:-1], 'is cut'
     yield 'JPEG, its first three bytes', 'a.jpg', jpeg[:3], 'is cut'
-    yield 'JPEG, zeros behind the head', 'a.jpg', jpeg[:20] + bytes(len(jpeg) - 22) + jpeg[-2:], 'is not an image'
+    yield 'JPEG, zeros after the head', 'a.jpg', jpeg[:20] + bytes(len(jpeg) - 22) + jpeg[-2:], 'is not an image'
     yield 'PNG, grey', 'a.png', encoded('PNG', 'L'), hw
     yield 'PNG, black and white', 'a.png', encoded('PNG', '1'), hw
     yield 'PNG with a palette', 'a.png', encoded('PNG', 'P'), hw

@@ -2,7 +2,7 @@
 
     python -m tests.reliability.hostile_files [--write]
 
---write puts the table into docs/reliability.md.
+--write puts the table into docs/hostile_files.md.
 """
 
 import argparse
@@ -108,7 +108,7 @@ def try_all(folder: Path, large: bool) -> tuple[list[list[str]], list[str]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--write', action='store_true', help='put the table into docs/reliability.md')
+    parser.add_argument('--write', action='store_true', help='put the table into docs/hostile_files.md')
     args = parser.parse_args()
     warnings.simplefilter('ignore')
     with tempfile.TemporaryDirectory() as folder:
@@ -122,7 +122,7 @@ def main() -> None:
     )
     print(table, '', summary, *faults, sep='\n')
     if args.write:
-        put_between_marks(ROOT / 'docs/reliability.md', 'files', f'{table}\n\n{summary}')
+        put_between_marks(ROOT / 'docs/hostile_files.md', 'files', f'{table}\n\n{summary}')
     sys.exit(1 if faults else 0)
 
 

@@ -30,7 +30,7 @@ BOUND = 0.02
 
 @HOOKS.register_module()
 class TimedCheckpointHook(WholeCheckpointHook):
-    """Writes a checkpoint every so many seconds.
+    """Writes a checkpoint every N seconds.
 
     Args:
         seconds (float): How many.
@@ -90,7 +90,7 @@ def watch(folder: Path, minutes: float, seconds: float) -> list[list[float]]:
 
 
 def ranks_of(job: psutil.Process) -> dict[str, psutil.Process]:
-    """The ranks among a job's processes by number: those whose parent is no rank itself, as a loader's is."""
+    """The ranks among a job's processes by number: those whose parent is not a rank; a loader's parent is one."""
     places = {}
     for process in job.children(recursive=True):
         with suppress(psutil.NoSuchProcess):

@@ -48,34 +48,6 @@ def assert_same_weights(a, b) -> None:
 
 
 @pytest.mark.long
-def test_train_and_test_on_two_ranks(digits, tmp_path):
-    options = ['--cfg-options', *digits, *TINY_MODEL]
-    trained = run('tools/dist_train.sh', CONFIG, '2', '--work-dir', tmp_path, *options, *ONE_EPOCH)
-    assert 'Distributed launcher: pytorch' in trained.stdout
-    assert 'Distributed training: True' in trained.stdout
-    assert 'GPU number: 2' in trained.stdout
-    checkpoint = tmp_path / 'epoch_1.pth'
-    tested = run(
-        *('tools/dist_test.sh', CONFIG, checkpoint, '2', '--work-dir', tmp_path / 'test'),
-        *('--out', tmp_path / 'metrics.json', '--out-item', 'metrics', *options),
-    )
-    top1 = json.loads((tmp_path / 'metrics.json').read_text())['accuracy/top1']
-    # The same number as in training, and of all 360 images
-    assert f'accuracy/top1: {top1:.4f}' in trained.stdout
-    assert f'accuracy/top1: {top1:.4f}' in tested.stdout
-    assert (top1 * 3.6) == pytest.approx(round(top1 * 3.6), abs=1e-3)
-
-    summary = run_tool(
-        *('research/summarize.py', CONFIG, '--metrics', tmp_path / 'metrics.json'),
-        *('--untied', 'model.backbone.tie=none'),
-    )
-    assert (
-        f'halvit_mm.HaLViT: top-1 {top1:.2f} %, 360,682 parameters; its untied counterpart has 692,458 (0.52 times)'
-        in summary.stdout
-    )
-
-
-@pytest.mark.long
 def test_number_of_ranks_does_not_change_the_losses(digits, tmp_path):
     losses = {}
     for ranks, batch in ((1, 64), (2, 32)):

@@ -117,7 +117,7 @@ def test_beginning_later_keeps_the_places_of_what_follows():
 @pytest.mark.parametrize('kind', ['DefaultSampler', 'mmpretrain.RepeatAugSampler'])
 @pytest.mark.parametrize('place', [0, 3, 4, 7, 11, 12, 13])
 def test_ranks_deal_out_what_is_left(kind, place, monkeypatch):
-    """On any number of ranks: each sample behind a place once, all ranks the same number, each with the seed it had."""
+    """On any number of ranks: each sample after a place once, all ranks the same number, each with the seed it had."""
 
     def on(rank: int, ranks: int, place: int) -> list:
         for module in ('mmengine.dataset.sampler', 'halvit_mm.train.seeds', 'mmpretrain.datasets.samplers.repeat_aug'):

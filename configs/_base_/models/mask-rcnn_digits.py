@@ -1,4 +1,4 @@
-# mmdet's Mask R-CNN, narrow, for canvases of some 120 pixels with a handful of objects of 30 to 60 pixels. One box and
+# mmdet's Mask R-CNN, narrow, for canvases of about 120 pixels with a handful of objects of 30 to 60 pixels. One box and
 # one mask per region serve all classes: there are few examples to learn ten of each from.
 _base_ = 'mmdet::_base_/models/mask-rcnn_r50_fpn.py'
 

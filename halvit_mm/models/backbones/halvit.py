@@ -28,8 +28,9 @@ class HaLViT(VisionTransformer):
     Args:
         arch (str or dict): ``'micro'`` (width 192, 12 layers), ``'tiny'`` (384, 12 layers: the paper's
             HaLViT-Tiny, DeiT-S's shape), ``'medium'`` (768, 12 layers: HaLViT-M, DeiT-B's shape), ``'large'``
-            (1024, 24 layers), any name that ``VisionTransformer`` knows, or a dict with ``embed_dims``,
-            ``num_layers``, ``num_heads`` and ``feedforward_channels``. Defaults to ``'tiny'``.
+            (1024, 24 layers), a name of mmpretrain's ``VisionTransformer``, or a dict with ``embed_dims``,
+            ``num_layers``, ``num_heads`` and ``feedforward_channels``. mmpretrain's ``'small'`` is 768 wide, with 8
+            layers, and not DeiT-S's shape. Defaults to ``'tiny'``.
         img_size (int or tuple): Expected height and width of an image, in pixels; other sizes are accepted at
             run time. Defaults to 224.
         patch_size (int or tuple): Height and width of a patch, in pixels. Defaults to 16.
@@ -67,7 +68,8 @@ class HaLViT(VisionTransformer):
             being kept. Defaults to False.
         window_size (int): Most patches along a side of a window, for large images: layers other than
             ``global_attn_layers`` attend within windows; see :mod:`halvit_mm.layers.windows`. The weights are the same
-            as without windows, and so is the output for an image that fits a window. 0 means no windows. Defaults to 0.
+            as without windows. The output for an image that fits a window is the same too. 0 means no windows.
+            Defaults to 0.
         global_attn_layers (Sequence[int]): Layers without windows, from 0; negative ones count from the end. Needs
             ``window_size``. Defaults to ``()``.
         init_cfg (dict or list, optional): Initialization config of mmengine. Defaults to None.

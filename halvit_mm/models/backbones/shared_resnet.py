@@ -218,7 +218,7 @@ class SharedStageResNet(ResNet):
         """
         if not param_name.startswith(prefix):
             return super().get_layer_depth(param_name, prefix)
-        # Upstream knows a stage by the literal prefix 'backbone.', and expects the number of a block behind the stage.
+        # Upstream knows a stage by the literal prefix 'backbone.', and expects the number of a block after the stage's.
         stage, _, name = param_name[len(prefix) :].partition('.')
         if name == 'weight' and stage in self.res_layers:
             name = '0.weight'
