@@ -43,7 +43,7 @@ deploy-table: setup
 # Material for MkDocs prints a notice about other tools unless it is told not to.
 docs: setup
 	NO_MKDOCS_2_WARNING=1 uv run --quiet --isolated --no-project --with-requirements requirements/docs.txt \
-		mkdocs build --quiet --strict
+		mkdocs build --strict
 
 lint: setup
 	ruff check .

@@ -46,7 +46,8 @@ after the config's own schedule, each training one process with batches of 128. 
 
 ![top-1 over parameters](study_digits.png)
 
-Written by `research/study_digits.py --out docs`, after `tools/prepare_digits.py`.
+Written by `research/study_digits.py --out docs`, after `tools/prepare_digits.py`, on 2 CPU cores (AMD EPYC), torch
+2.10.0.
 """
 
 

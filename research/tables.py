@@ -126,12 +126,13 @@ def write_tables(
         f'Written by `{command}`. Accuracies and the columns marked "published" are quoted: {published["sources"]} The '
         'others were measured here: parameters, multiply-accumulates (MACs) of one image, the weight file, the '
         'gradients that a rank sends in a step, and the training state (weights, gradients and what the '
-        "config's own optimizer keeps). A dash stands for what no source prints or what cannot be built here. "
-        'Parameters marked * are without the classifier, as the source counts. Times are taken while models run in '
-        'turn in one process, which keeps the memory that it frees: glibc would give large blocks back, and fresh '
-        "pages cost time. A ratio is the median of the ratios to the first model's time in the same round; those of "
-        "one image are from three processes. The charts of times show the first model's median, times these ratios. "
-        'Peaks of memory are read in a fresh process each, with the default allocator.',
+        "config's own optimizer keeps). A dash marks what no source prints or what cannot be built here. "
+        'Parameters marked * are without the classifier, as the source counts.',
+        'The models run in turn in one process. The process keeps the memory that it frees: by default glibc, the C '
+        'library, gives large blocks back to the system, and new blocks cost time. A ratio is the median of the ratios '
+        "to the first model's time in the same round. Ratios of one image are from three processes. The charts of "
+        "times show the first model's median, times these ratios. Peaks of memory are read in a fresh process for each "
+        'model, with the default allocator.',
     ]
     files = []
     for table, result in zip(published['tables'], measured, strict=True):

@@ -106,7 +106,7 @@ def in_fresh_process(function: Callable, *args: Any) -> Any:
     """Call a function of a module in a new process that has imported upstream.
 
     Returns:
-        Whatever the function returns. An error of the function is raised here; if its process dies,
+        What the function returns. An error of the function is raised here; if its process dies,
         ``BrokenProcessPool`` is raised.
     """
     context = get_context('forkserver')

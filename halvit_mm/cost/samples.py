@@ -106,7 +106,7 @@ def forward_tensor(model: nn.Module, images: Tensor):
         images (Tensor): Shape (B, C, H, W).
 
     Returns:
-        Whatever the model returns; of a detector the outputs of its heads for all proposals.
+        What the model returns. A detector returns the outputs of its heads for all proposals.
     """
     if not is_detector(model):
         return model(images)

@@ -3,9 +3,9 @@
 Source: "HaLViT: Half of the Weights are Enough" (CVPR 2024 Workshops) and "Do deep neural networks utilize the weight
 space efficiently?" (`arXiv 2401.16438 <https://arxiv.org/abs/2401.16438>`_).
 
-Matrices start Xavier uniform, as in ViT, those of 1x1 convolutions Xavier normal, as the authors', and biases start at
-zero. The constructors do this, because an ``init_cfg`` by layer type (``layer='Linear'``) cannot reach a bare
-parameter.
+Matrices start with Xavier's uniform distribution, as in ViT. Those of 1x1 convolutions start with Xavier's normal
+distribution, as in the authors' code. Biases start at zero. The constructors do this, because an ``init_cfg`` by layer
+type (``layer='Linear'``) cannot reach a bare parameter.
 """
 
 from .attention import TiedMultiheadAttention

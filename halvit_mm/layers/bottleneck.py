@@ -212,7 +212,7 @@ class SharedBottleneckStage(ResLayer):
 
     Raises:
         ValueError: If the widening cannot make ``out_channels``, if ``groups`` does not divide ``mid_channels``,
-            if ``style`` is unknown or if ``drop_path_rate`` has not one entry a block.
+            if ``style`` is unknown or if ``drop_path_rate`` does not have one entry for each block.
     """
 
     matrices = ('weight',)

@@ -80,7 +80,7 @@ class TiedConv1x1(WayIn):
 
 
 class TiedKeyValue(WayIn):
-    """Keys ``W_kv x`` and values ``W_kv^T x``, one behind the other, in place of a linear map from D to 2D features.
+    """Keys ``W_kv x`` and values ``W_kv^T x``, in this order, in place of a linear map from D to 2D features.
 
     Args:
         embed_dims (int): Features of a token, D.
