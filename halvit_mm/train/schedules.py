@@ -63,7 +63,7 @@ class Beginning:
 def early_end(schedules: Iterable[_ParamScheduler], epochs: int, iterations: int) -> str | None:
     """A sentence for schedules of the learning rate that end before the training does, or None.
 
-    A warm-up alone is meant to end, and so is whatever sets other values than the rate.
+    A warm-up alone is meant to end, as is a schedule of other values than the rate.
 
     Args:
         schedules (Iterable[_ParamScheduler]): Schedules, as they are when the training starts or goes on.
