@@ -72,7 +72,7 @@ def load_config(path: str, options: dict | None = None) -> Config:
     if prefix:
         path = config_path(name, package)
     elif not Path(path).is_file():
-        raise UserError(f'config {path} does not exist (looked from {Path.cwd()}){_near_file(Path(path))}')
+        raise UserError(f'config {path} does not exist{_near_file(Path(path))}')
     try:
         cfg = Config.fromfile(path)
     except Exception as error:

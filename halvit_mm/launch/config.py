@@ -57,6 +57,9 @@ def check_config(cfg: Config, tool: str, args: argparse.Namespace | None = None)
         UserError: The message has the key, what stands there, and the nearest name.
     """
     scope = cfg.get('default_scope') or 'mmpretrain'
+    for option in getattr(args, 'cfg_options', None) or {}:
+        if getattr(args, 'no_validate', False) and option.startswith(('val_dataloader.', 'val_evaluator.', 'val_cfg.')):
+            raise UserError(f'--cfg-options {option}: --no-validate removes {option.partition(".")[0]}; leave out one')
     for key in cfg:
         if key not in known_keys() and (hint := did_you_mean(key, known_keys(), 0.9)):
             warn(f'{cfg.filename}: {key} is not a key that a run reads; {hint}')

@@ -39,7 +39,7 @@ def test_the_reason_is_told_in_one_line(text, message, tmp_path):
 )
 def test_the_nearest_config_is_named(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match='does not exist .*did you mean .halvit_mm::digits/halvit_2xb64_digits.py.'):
+    with pytest.raises(UserError, match='does not exist; did you mean .halvit_mm::digits/halvit_2xb64_digits.py.'):
         load_config(path)
 
 
@@ -48,7 +48,7 @@ def test_a_config_beside_it_is_named_first(tmp_path, monkeypatch):
     (tmp_path / 'halvit_2xb64_digits.py').touch()
     with pytest.raises(UserError, match="did you mean 'halvit_2xb64_digits.py'"):
         load_config('halvit_2xb64_digits')
-    with pytest.raises(UserError, match=r'absent.py does not exist \(looked from .*\)$'):
+    with pytest.raises(UserError, match='absent.py does not exist$'):
         load_config('absent.py')
 
 

@@ -140,3 +140,11 @@ def test_what_needs_joined_ranks_is_left_to_the_ranks():
     with pytest.raises(ValueError, match='process group'):
         MODELS.build(dict(type='MMSyncBN', num_features=4))
     check(norm, str(ROOT / 'configs/digits/resnet50-pe_2xb64_digits.py'))
+
+
+def test_options_of_a_validation_that_is_left_out():
+    cfg = load_config(DIGITS, options := {'val_dataloader.batch_size': 2})
+    with pytest.raises(
+        UserError, match='val_dataloader.batch_size: --no-validate removes val_dataloader; leave out one'
+    ):
+        check_config(cfg, 'train', argparse.Namespace(no_validate=True, cfg_options=options))
