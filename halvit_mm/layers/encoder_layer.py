@@ -1,4 +1,3 @@
-import torch
 from mmcv.cnn.bricks.transformer import FFN
 from mmengine.model import BaseModule
 from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLayer
@@ -9,7 +8,7 @@ from halvit_mm.arguments import Expect
 
 from .attention import TiedMultiheadAttention
 from .ffn import TiedFFN
-from .recompute import LEVELS, recompute
+from .recompute import LEVELS, recompute, trains
 from .windows import join_windows, split_into_windows
 
 
@@ -78,7 +77,7 @@ class EncoderLayer(TransformerEncoderLayer):
                 attended = self.drop_path(join_windows(attended, resolution, self.window_size))
             return x + attended
 
-        if not self.with_cp or not torch.is_grad_enabled():
+        if not self.with_cp or not trains():
             x = leave(x, self.attn(enter(x)))
             return self.ffn(self.ln2(x), identity=x)
         if self.with_cp is True:

@@ -12,6 +12,13 @@ from torch.utils.checkpoint import checkpoint
 LEVELS = ('ffn', 'all_but_attn', True)
 
 
+def trains() -> bool:
+    """Whether a backward pass may follow: gradients are wanted, and no graph is made for a file."""
+    # Under Dynamo the second function would always be true.
+    exporting = not torch.compiler.is_dynamo_compiling() and torch.compiler.is_exporting()
+    return torch.is_grad_enabled() and not exporting and not torch.jit.is_tracing()
+
+
 def recompute(function: Callable, *args: Any) -> Any:
     """Call a function, of which nothing is kept for the backward pass but its arguments.
 
@@ -26,9 +33,7 @@ def recompute(function: Callable, *args: Any) -> Any:
     Returns:
         Any: What the function returns.
     """
-    if not torch.is_grad_enabled() or torch.jit.is_tracing() or torch.compiler.is_exporting():
-        return function(*args)
-    return checkpoint(function, *args, use_reentrant=False)
+    return checkpoint(function, *args, use_reentrant=False) if trains() else function(*args)
 
 
 class Recomputing:

@@ -45,14 +45,18 @@ def kept_numbers(layer: torch.nn.Module, function, x: torch.Tensor) -> int:
     return sum(numbers for numbers, _ in kept.values())
 
 
-def run(layer: torch.nn.Module, x: torch.Tensor, *args) -> dict[str, torch.Tensor]:
+def run(layer, x: torch.Tensor, *args) -> dict[str, torch.Tensor]:
     """Output and gradients, of dropout masks of one seed."""
     layer.zero_grad()
     x = x.clone().requires_grad_()
     torch.manual_seed(3)
     out = layer(x, *args)
     (out * torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out)).sum().backward()
-    return {**{k: g.clone() for k, g in gradients(layer).items()}, 'x': x.grad, 'out': out.detach()}
+    return {
+        **{k.removeprefix('_orig_mod.'): g.clone() for k, g in gradients(layer).items()},
+        'x': x.grad,
+        'out': out.detach(),
+    }
 
 
 # x, queries, keys, values, output of attention, the FFN's input, and a number for each head and token; besides, if
@@ -69,13 +73,26 @@ def test_what_a_layer_keeps(with_cp, expected):
     assert kept_numbers(dropping, dropping, tokens(torch.float).requires_grad_()) <= expected + 2 * 2
 
 
-@pytest.mark.parametrize('with_cp', LEVELS)
-def test_what_a_compiled_layer_keeps(with_cp):
-    layer = make(with_cp=with_cp)
-    compiled = torch.compile(layer, backend='aot_eager', fullgraph=True)
-    assert kept_numbers(layer, compiled, tokens(torch.float).requires_grad_()) <= KEPT[with_cp] + D * D * 3
-    expected, ours = run(make(), tokens(torch.float)), run(compiled._orig_mod, tokens(torch.float))
-    assert_equal_gradients(ours, expected, 1e-5)
+def test_what_a_compiled_layer_keeps():
+    """No more, in one graph; the compiler may compute more again, and keeps the state of the random numbers."""
+    for with_cp in ('ffn', 'all_but_attn'):
+        layer = make(with_cp=with_cp)
+        # Inductor's split into a forward and a backward pass, without its code
+        compiled = torch.compile(layer, backend='aot_eager_decomp_partition', fullgraph=True)
+        assert kept_numbers(layer, compiled, tokens(torch.float).requires_grad_()) <= KEPT[with_cp]
+        assert_equal_gradients(run(compiled, tokens(torch.float)), run(make(), tokens(torch.float)), 1e-4)
+
+
+def test_an_exported_layer_is_the_plain_one():
+    x = tokens(torch.float)
+    nodes = [
+        [node.target for node in torch.export.export(make(with_cp=with_cp).eval(), (x,)).graph.nodes]
+        for with_cp in (False, *LEVELS)
+    ]
+    assert all(others == nodes[0] for others in nodes)
+    for with_cp in LEVELS:
+        layer = make(with_cp=with_cp).eval()
+        torch.testing.assert_close(torch.jit.trace(layer, x)(x), layer(x))
 
 
 @pytest.mark.parametrize('with_cp', LEVELS)
