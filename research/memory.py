@@ -46,6 +46,20 @@ def chart(points: list[dict], path: Path) -> Path:
     return save(figure, path)
 
 
+def table(points: list[dict]) -> str:
+    """Markdown table of the points, with ratios to the first config's."""
+    first = {(p['batch'], p['side']): p for p in points if p['name'] == points[0]['name']}
+    rows = []
+    for point in points:
+        base = first[point['batch'], point['side']]
+        cells = [point['name'], point['batch'], f'{point["side"]} x {point["side"]}']
+        for key in ('activation_bytes', 'peak_memory_bytes'):
+            cells += [f'{point[key] / 1e6:.0f}', f'{point[key] / base[key]:.2f}']
+        rows.append(cells)
+    header = ['', 'batch', 'image', 'activations (MB)', 'ratio', 'peak (MB)', 'ratio']
+    return markdown_table(header, rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--batches', nargs='+', type=int, default=[4, 8, 16])
@@ -65,16 +79,7 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / 'memory.json').write_text(json.dumps(points, indent=1) + '\n')
     chart(points, args.out / 'memory.png')
-    first = {(p['batch'], p['side']): p for p in points if p['name'] == points[0]['name']}
-    rows = []
-    for point in points:
-        base = first[point['batch'], point['side']]
-        cells = [point['name'], point['batch'], f'{point["side"]} x {point["side"]}']
-        for key in ('activation_bytes', 'peak_memory_bytes'):
-            cells += [f'{point[key] / 1e6:.0f}', f'{point[key] / base[key]:.2f}']
-        rows.append(cells)
-    header = ['', 'batch', 'image', 'activations (MB)', 'ratio', 'peak (MB)', 'ratio']
-    print(environment_line(environment(Settings())), markdown_table(header, rows), sep='\n\n')
+    print(environment_line(environment(Settings())), table(points), sep='\n\n')
 
 
 if __name__ == '__main__':
