@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from mmcv.cnn.bricks.drop import build_dropout
@@ -8,7 +10,8 @@ from torch import Tensor, nn
 from halvit_mm.arguments import Expect, refuse_unknown_arguments
 from halvit_mm.registry import MODELS
 
-from .shared import TiedModule, linear, transposed_linear
+from .recompute import recompute
+from .shared import TiedModule, linear, transposed_linear, transposed_view
 
 
 @MODELS.register_module()
@@ -93,23 +96,40 @@ class TiedMultiheadAttention(TiedModule, BaseModule):
         self.out_drop = build_dropout(dropout_layer)
         self.gamma1 = build_layer_scale(embed_dims, layer_scale_init_value)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, norm: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Attend from every token to every token.
 
         Args:
-            x (Tensor): Shape (B, N, D).
+            x (Tensor): Shape (B, N, D), or, with ``norm``, what ``norm`` takes.
+            norm (Callable, optional): Applied to x first. Its output is not kept for the backward pass but computed
+                again. Defaults to None.
 
         Returns:
             Tensor: Shape (B, N, D), without the shortcut.
         """
-        B, N, D = x.shape
         query, output = self.in_and_out('q_weight')
-        q, k, v = self._project(x, query)
+        return self._project_out(self._attend(x, query, norm), output)
+
+    def attend(self, x: Tensor, norm: Callable[[Tensor], Tensor]) -> Tensor:
+        """The part of :meth:`forward` in front of :meth:`project_out`: the heads' outputs, shape (B, N, D)."""
+        return self._attend(x, self.in_and_out('q_weight')[0], norm)
+
+    def project_out(self, heads: Tensor) -> Tensor:
+        """The rest of :meth:`forward`: shape (B, N, D) to (B, N, D)."""
+        return self._project_out(heads, self.in_and_out('q_weight')[1])
+
+    def _attend(self, x: Tensor, query: Tensor, norm: Callable[[Tensor], Tensor] | None) -> Tensor:
+        if norm is None:
+            q, k, v = self._project(x, query)
+        else:
+            q, k, v = recompute(lambda x, query: self._project_at_once(norm(x), query), x, query)
         attn_drop = self.attn_drop if self.training else 0.0
         out = F.scaled_dot_product_attention(q, k, v, dropout_p=attn_drop, scale=self.qk_scale)
+        return out.transpose(1, 2).flatten(2)
 
-        out = out.transpose(1, 2).reshape(B * N, D)
-        out = transposed_linear(out, output, self.proj_bias).view(B, N, D)  # output: W_q^T concat(heads)
+    def _project_out(self, heads: Tensor, output: Tensor) -> Tensor:
+        out = heads.reshape(-1, self.embed_dims)
+        out = transposed_linear(out, output, self.proj_bias).view(heads.shape)  # output: W_q^T concat(heads)
         return self.out_drop(self.gamma1(self.proj_drop(out)))
 
     def attention_weights(self, x: Tensor) -> Tensor:
@@ -138,6 +158,13 @@ class TiedMultiheadAttention(TiedModule, BaseModule):
         k = linear(tokens, key, k_bias)  # key: W_kv x
         v = transposed_linear(tokens, value, v_bias)  # value: W_kv^T x
         return tuple(t.view(B, N, self.num_heads, self.head_dims).transpose(1, 2) for t in (q, k, v))
+
+    def _project_at_once(self, x: Tensor, query: Tensor) -> tuple[Tensor, ...]:
+        """:meth:`_project` by one product, in front of which the backward pass stops to compute again."""
+        B, N, D = x.shape
+        key, value = self.in_and_out('kv_weight')
+        out = linear(x.reshape(B * N, D), torch.cat([query, key, transposed_view(value)]), self.qkv_bias)
+        return out.view(B, N, 3, self.num_heads, self.head_dims).permute(2, 0, 3, 1, 4).unbind(0)
 
 
 def build_layer_scale(embed_dims: int, init_value: float | Tensor) -> nn.Module:

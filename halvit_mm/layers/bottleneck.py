@@ -10,11 +10,11 @@ from mmengine.model import BaseModule
 from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
 from mmpretrain.models.backbones.resnet import Bottleneck, ResLayer
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from halvit_mm.arguments import Expect, refuse_unknown_arguments
 from halvit_mm.registry import MODELS
 
+from .recompute import recompute
 from .shared import conv1x1, transposed_conv1x1
 
 
@@ -146,9 +146,7 @@ class SharedBottleneck(Bottleneck):
         Returns:
             Tensor: Shape (N, out, H / stride, W / stride), rounded up.
         """
-        if self.with_cp and torch.is_grad_enabled():
-            return checkpoint(self._forward, x, weight, use_reentrant=False)
-        return self._forward(x, weight)
+        return recompute(self._forward, x, weight) if self.with_cp else self._forward(x, weight)
 
     def _forward(self, x: Tensor, weight: Tensor) -> Tensor:
         out, identity = self._enter(x, weight)

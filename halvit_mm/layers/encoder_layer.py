@@ -4,8 +4,11 @@ from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLay
 from mmpretrain.models.utils import MultiheadAttention, build_norm_layer
 from torch import Tensor, nn
 
+from halvit_mm.arguments import Expect
+
 from .attention import TiedMultiheadAttention
 from .ffn import TiedFFN
+from .recompute import LEVELS, recompute, trains
 from .windows import join_windows, split_into_windows
 
 
@@ -17,17 +20,37 @@ class EncoderLayer(TransformerEncoderLayer):
     Args:
         window_size (int): Most tokens along a side of a window; 0 means that every token attends to every token.
             Defaults to 0.
+        with_cp (bool or str): What is computed again in the backward pass instead of being kept; see
+            :class:`~halvit_mm.models.HaLViT`. Defaults to False.
+
+    Raises:
+        ValueError: If ``with_cp`` is ``'all_but_attn'`` and the attention is not tied.
     """
 
-    def __init__(self, *args, window_size: int = 0, **kwargs) -> None:
+    def __init__(self, *args, window_size: int = 0, with_cp: bool | str = False, **kwargs) -> None:
         super().__init__(*args, **kwargs)
-        self._attend_within(window_size)
+        self._set_options(window_size, with_cp)
 
-    def _attend_within(self, window_size: int) -> None:
+    def _set_options(self, window_size: int, with_cp: bool | str) -> None:
+        self.with_cp = with_cp
         self.window_size = window_size
         if window_size:
             # Stochastic depth drops whole images: in front of the shortcut, not in each window.
             self.drop_path, self.attn.out_drop = self.attn.out_drop, nn.Identity()
+
+    @property
+    def with_cp(self) -> bool | str:
+        return self._with_cp
+
+    @with_cp.setter
+    def with_cp(self, value: bool | str) -> None:
+        expected = f'True, False, {" or ".join(repr(level) for level in LEVELS if level is not True)}'
+        Expect(self).instance(
+            (bool, str), 'is not a choice', expected, lambda v: isinstance(v, bool) or v in LEVELS, with_cp=value
+        )
+        if value == 'all_but_attn' and not isinstance(self.attn, TiedMultiheadAttention):
+            raise ValueError(f"with_cp={value!r} needs tied attention, and this is untied; expected 'ffn' or True")
+        self._with_cp = value
 
     def forward(self, x: Tensor, resolution: tuple[int, int] | None = None) -> Tensor:
         """Attend, then transform each token alone.
@@ -42,13 +65,37 @@ class EncoderLayer(TransformerEncoderLayer):
         Raises:
             ValueError: If there are windows and no resolution.
         """
-        if not self.window_size:
-            return super().forward(x)
-        if resolution is None:
+        if self.window_size and resolution is None:
             raise ValueError(f'resolution=None is not a size of a map; window_size={self.window_size} expects (H, W)')
-        attended = self.attn(split_into_windows(self.ln1(x), resolution, self.window_size))
-        x = x + self.drop_path(join_windows(attended, resolution, self.window_size))
-        return self.ffn(self.ln2(x), identity=x)
+
+        def enter(x: Tensor) -> Tensor:
+            x = self.ln1(x)
+            return split_into_windows(x, resolution, self.window_size) if self.window_size else x
+
+        def leave(x: Tensor, attended: Tensor) -> Tensor:
+            if self.window_size:
+                attended = self.drop_path(join_windows(attended, resolution, self.window_size))
+            return x + attended
+
+        if not self.with_cp or not trains():
+            x = leave(x, self.attn(enter(x)))
+            return self.ffn(self.ln2(x), identity=x)
+        if self.with_cp is True:
+            x, out = recompute(lambda x: self._transform(leave(x, self.attn(enter(x)))), x)
+        elif self.with_cp == 'all_but_attn':
+            heads = self.attn.attend(x, enter)
+            x, out = recompute(lambda x, heads: self._transform(leave(x, self.attn.project_out(heads))), x, heads)
+        else:
+            tied = isinstance(self.attn, TiedMultiheadAttention)
+            x = leave(x, self.attn(x, enter) if tied else self.attn(enter(x)))
+            x, out = recompute(self._transform, x)
+        return x + self.ffn.dropout_layer(out) if isinstance(self.ffn, TiedFFN) else out
+
+    def _transform(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """x, and the output of the network: of a tied one that in front of stochastic depth and of the shortcut."""
+        if isinstance(self.ffn, TiedFFN):
+            return x, self.ffn(self.ln2(x), shortcut=False)
+        return x, self.ffn(self.ln2(x), identity=x)
 
 
 class TiedEncoderLayer(EncoderLayer):
@@ -82,6 +129,7 @@ class TiedEncoderLayer(EncoderLayer):
         act_cfg: dict = dict(type='GELU'),
         norm_cfg: dict = dict(type='LN'),
         window_size: int = 0,
+        with_cp: bool | str = False,
         init_cfg: dict | list | None = None,
     ) -> None:
         # Upstream's own constructor would make the untied matrices first.
@@ -113,4 +161,4 @@ class TiedEncoderLayer(EncoderLayer):
             act_cfg=act_cfg,
             layer_scale_init_value=layer_scale_init_value,
         )
-        self._attend_within(window_size)
+        self._set_options(window_size, with_cp)

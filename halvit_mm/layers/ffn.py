@@ -8,6 +8,7 @@ from halvit_mm.arguments import Expect, refuse_unknown_arguments
 from halvit_mm.registry import MODELS
 
 from .attention import build_layer_scale
+from .recompute import recompute
 from .shared import TiedModule, linear, transposed_linear
 
 
@@ -42,6 +43,8 @@ class TiedFFN(TiedModule, BaseModule):
         add_identity (bool): Whether to add the shortcut. Defaults to True.
         layer_scale_init_value (float or Tensor): First value of a learned factor per feature, ``gamma2``;
             0 means none. Defaults to 0.
+        with_cp (bool): Whether the hidden layer is computed again in the backward pass instead of being kept: nothing
+            is kept but the input, and one matrix product of six is done twice. Defaults to False.
         init_cfg (dict, optional): Initialization config of mmengine. Defaults to None.
 
     Attributes:
@@ -66,6 +69,7 @@ class TiedFFN(TiedModule, BaseModule):
         dropout_layer: dict | None = None,
         add_identity: bool = True,
         layer_scale_init_value: float | Tensor = 0.0,
+        with_cp: bool = False,
         init_cfg: dict | list | None = None,
     ) -> None:
         expect = Expect(self)
@@ -75,7 +79,7 @@ class TiedFFN(TiedModule, BaseModule):
         expect.fraction(ffn_drop=ffn_drop)
         if dropout_layer is not None:
             expect.part('DropPath', dropout_layer=dropout_layer)
-        expect.flag(add_identity=add_identity)
+        expect.flag(add_identity=add_identity, with_cp=with_cp)
         if not isinstance(layer_scale_init_value, Tensor):
             expect.number(layer_scale_init_value=layer_scale_init_value)
         expect.init_cfg(init_cfg=init_cfg)
@@ -88,6 +92,7 @@ class TiedFFN(TiedModule, BaseModule):
         self.feedforward_channels = feedforward_channels
         self.num_fcs = num_fcs
         self.add_identity = add_identity
+        self.with_cp = with_cp
 
         self.weight = nn.Parameter(torch.empty(feedforward_channels, embed_dims))
         self.hidden_bias = nn.Parameter(torch.empty(feedforward_channels))
@@ -99,21 +104,29 @@ class TiedFFN(TiedModule, BaseModule):
         self.dropout_layer = build_dropout(dropout_layer) if dropout_layer else nn.Identity()
         self.gamma2 = build_layer_scale(embed_dims, layer_scale_init_value)
 
-    def forward(self, x: Tensor, identity: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, identity: Tensor | None = None, shortcut: bool = True) -> Tensor:
         """Transform every token by itself.
 
         Args:
             x (Tensor): Shape (..., D).
             identity (Tensor, optional): The shortcut, of x's shape. Defaults to None, which means x.
+            shortcut (bool): Whether ``dropout_layer`` and the shortcut follow; otherwise the caller applies both.
+                Defaults to True.
 
         Returns:
             Tensor: Of x's shape.
         """
+        out = recompute(self._transform, x) if self.with_cp else self._transform(x)
+        if not shortcut:
+            return out
+        out = self.dropout_layer(out)
+        if not self.add_identity:
+            return out
+        return (x if identity is None else identity) + out
+
+    def _transform(self, x: Tensor) -> Tensor:
         tokens = x.reshape(-1, self.embed_dims)
         way_in, way_out = self.in_and_out('weight')
         hidden = self.ffn_drop(self.activate(linear(tokens, way_in, self.hidden_bias)))  # F(W x + b_1)
         out = self.ffn_drop(transposed_linear(hidden, way_out, self.out_bias)).view(x.shape)  # W^T F(W x + b_1) + b_2
-        out = self.dropout_layer(self.gamma2(out))
-        if not self.add_identity:
-            return out
-        return (x if identity is None else identity) + out
+        return self.gamma2(out)

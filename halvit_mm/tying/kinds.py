@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from halvit_mm.layers import TiedFFN, TiedModule, TiedMultiheadAttention, set_matrix, tied_modules
 from halvit_mm.layers.ffn import FrugalGELU
+from halvit_mm.layers.recompute import Recomputing
 from halvit_mm.layers.stand_ins import (
     TiedConv1x1,
     TiedKeyValue,
@@ -219,6 +220,10 @@ class Pair:
         module.set_submodule(self.first, way_in)
         module.set_submodule(self.last, way_out)
 
+    def recompute(self, module: nn.Module) -> None:
+        """Let a tied module's activations be computed again in the backward pass instead of being kept."""
+        module.forward = Recomputing(module)
+
     def fill(self, module: nn.Module, weights: FFNWeights) -> None:
         first, last = self._maps(module)
         _fill(first, weights)
@@ -253,6 +258,9 @@ class MmcvFFN(Pair):
         tied.activate = FrugalGELU.in_place_of(activate)
         tied.dropout_layer, tied.gamma2 = ffn.dropout_layer, ffn.gamma2
         return tied
+
+    def recompute(self, ffn: TiedFFN) -> None:
+        ffn.with_cp = True
 
     def fill(self, ffn: TiedFFN, weights: FFNWeights) -> None:
         _fill(ffn, weights)

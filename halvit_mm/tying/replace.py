@@ -59,6 +59,7 @@ def tie_model(
     bottleneck: bool = True,
     within: str | Sequence[str] = (),
     way: str = 'products',
+    with_cp: bool = False,
 ) -> TieReport:
     """Tie the layers of a model in place; the model keeps its interface.
 
@@ -79,6 +80,8 @@ def tie_model(
         way (str): Preparation before the mean is taken, see :mod:`halvit_mm.tying.bases`: ``'mean'``: none;
             ``'bases'``: changes of basis that bring the matrices closer; ``'products'``: changes of basis that bring
             the products of an attention's matrices closer. Defaults to ``'products'``.
+        with_cp (bool): Whether the activations of the tied feed-forward networks are computed again in the backward
+            pass instead of being kept. Defaults to False.
 
     Returns:
         TieReport: The tied layers, the untied ones with the reasons, and parameters before and after.
@@ -106,6 +109,8 @@ def tie_model(
         weights = align(kind.read(module), way)
         tied = kind.tie(module).to(example).train(training)
         kind.fill(tied, weights)
+        if with_cp and kind.part == 'ffn':
+            kind.recompute(tied)
         model.set_submodule(name, tied)
         report.tied.append((name, title, before, _count(tied)))
     handled = [name for name, *_ in (*report.tied, *report.left)]

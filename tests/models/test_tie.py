@@ -303,7 +303,9 @@ def fsdp_with_windows(options: dict, expected: dict, rank: int) -> None:
     fsdp(expected, rank, **options)
 
 
-@pytest.mark.parametrize(('tie', 'with_cp'), [('both', False), ('both', True), ('none', False)])
+@pytest.mark.parametrize(
+    ('tie', 'with_cp'), [('both', False), ('both', 'ffn'), ('both', 'all_but_attn'), ('both', True), ('none', False)]
+)
 def test_windows_over_ranks(tie, with_cp):
     """FSDP2 gathers a layer's weights as the layer is called."""
     options = dict(tie=tie, with_cp=with_cp, window_size=2, global_attn_layers=(1,))

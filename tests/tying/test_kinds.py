@@ -6,6 +6,7 @@ import torch
 import torchvision
 from mmengine.registry import MODELS
 from torch import nn
+from torch.autograd.graph import saved_tensors_hooks
 
 import halvit_mm
 from halvit_mm.cost.samples import forward_tensor
@@ -13,7 +14,7 @@ from halvit_mm.layers import tied_modules
 from halvit_mm.tying.bases import FFNWeights
 from halvit_mm.tying.kinds import is_tied, kind_of
 from tests.tying.conftest import VIT, mmpretrain
-from tests.utils import ROOT, from_config
+from tests.utils import ROOT, assert_equal_gradients, from_config, gradients
 
 MODELS_TO_TIE = {
     'vit': lambda: mmpretrain('VisionTransformer', **VIT),
@@ -75,6 +76,27 @@ def test_a_model_with_equal_ways_computes_what_it_did(name):
         # A copy looks at its own matrices.
         assert not torch.allclose(flat(forward_tensor(copied, images)), before, rtol=1e-3, atol=1e-4)
         torch.testing.assert_close(flat(forward_tensor(model, images)), before, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize('name', ['vit', 'pvt', 'pvt-v2', 'timm-vit', 'timm-swin', 'detr'])
+def test_networks_are_computed_again(name):
+    """mmcv's, mmdet's and timm's: the same numbers, and less is kept; a copy has its own."""
+    grads, kept = [], []
+    for with_cp in (False, True):
+        torch.manual_seed(0)
+        model = MODELS_TO_TIE[name]()
+        halvit_mm.tie_model(model, attn=False, bottleneck=False, way='mean', with_cp=with_cp)
+        model = copy.deepcopy(model)
+        size = dict(vit=32).get(name, 56 if name == 'timm-swin' else 64)
+        numbers = []
+        with saved_tensors_hooks(lambda t, numbers=numbers: numbers.append(t.numel()) or t, lambda t: t):
+            torch.manual_seed(1)
+            out = flat(forward_tensor(model, torch.randn(2, 3, size, size)))
+        out.square().sum().backward()
+        grads.append(gradients(model))
+        kept.append(sum(numbers))
+    assert_equal_gradients(*grads, 1e-4 * max(grad.abs().max().item() for grad in grads[0].values()))
+    assert kept[1] < kept[0]
 
 
 def test_what_is_left_is_told():

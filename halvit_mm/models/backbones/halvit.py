@@ -8,7 +8,6 @@ from mmengine.model.weight_init import trunc_normal_
 from mmpretrain.models.backbones import VisionTransformer
 from mmpretrain.models.utils import resize_pos_embed, to_2tuple
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from halvit_mm.arguments import Expect, refuse_unknown_arguments
 from halvit_mm.io.weights import guard
@@ -64,8 +63,15 @@ class HaLViT(VisionTransformer):
             the control: parameter for parameter and key for key a ``VisionTransformer``. Defaults to ``'both'``.
         annealed (bool): Whether the tied matrices have deviations. :class:`~halvit_mm.train.AnnealTyingHook` scales
             them down, from an untied model to a tied one. Defaults to False.
-        with_cp (bool): Whether each layer's activations are computed again in the backward pass instead of
-            being kept. Defaults to False.
+        with_cp (bool or str): Which of a layer's activations are computed again in the backward pass instead of being
+            kept; the figures are for HaLViT-Tiny and -M, see ``docs/memory.md``:
+
+            - False: none;
+            - ``'ffn'``: the feed-forward network's and the norms', 0.39 of the memory is left;
+            - ``'all_but_attn'``: all but queries, keys, values and the output of attention, which must be tied; 0.33;
+            - True: all, 0.08.
+
+            Defaults to False.
         window_size (int): Most patches along a side of a window, for large images: layers other than
             ``global_attn_layers`` attend within windows; see :mod:`halvit_mm.layers.windows`. The weights are the same
             as without windows. The output for an image that fits a window is the same too. 0 means no windows.
@@ -125,7 +131,7 @@ class HaLViT(VisionTransformer):
         pre_norm: bool = False,
         tie: str = 'both',
         annealed: bool = False,
-        with_cp: bool = False,
+        with_cp: bool | str = False,
         window_size: int = 0,
         global_attn_layers: Sequence[int] = (),
         init_cfg: dict | list | None = None,
@@ -145,7 +151,7 @@ class HaLViT(VisionTransformer):
         expect.each(expect.whole, out_indices=out_indices)
         expect.fraction(drop_rate=drop_rate, drop_path_rate=drop_path_rate)
         expect.flag(qkv_bias=qkv_bias, final_norm=final_norm, with_cls_token=with_cls_token)
-        expect.flag(pre_norm=pre_norm, annealed=annealed, with_cp=with_cp)
+        expect.flag(pre_norm=pre_norm, annealed=annealed)
         expect.part('LN', norm_cfg=norm_cfg)
         expect.string(out_type=out_type, interpolate_mode=interpolate_mode)
         expect.whole(frozen_stages=frozen_stages, window_size=window_size)
@@ -202,7 +208,6 @@ class HaLViT(VisionTransformer):
             assert -num_layers <= index < num_layers, f'Invalid out_indices {index}: there are {num_layers} layers'
         self.out_indices = tuple(index % num_layers for index in out_indices)
         self.tie = tie
-        self.with_cp = with_cp
         self.window_size = window_size
         self.global_attn_layers = tuple(index % num_layers for index in global_attn_layers)
 
@@ -220,6 +225,7 @@ class HaLViT(VisionTransformer):
                 qkv_bias=qkv_bias,
                 norm_cfg=norm_cfg,
                 window_size=0 if i in self.global_attn_layers else window_size,
+                with_cp=with_cp,
                 **tie_cfg,
             )
             self.layers.append(layer_type(**{**cfg, **layer_cfg}))
@@ -229,6 +235,15 @@ class HaLViT(VisionTransformer):
         guard(self)
         self.frozen_stages = frozen_stages
         self.train()
+
+    @property
+    def with_cp(self) -> bool | str:
+        return self.layers[0].with_cp
+
+    @with_cp.setter
+    def with_cp(self, value: bool | str) -> None:
+        for layer in self.layers:
+            layer.with_cp = value
 
     @classmethod
     def _resolve_arch(cls, arch: str | dict) -> dict:
@@ -304,10 +319,7 @@ class HaLViT(VisionTransformer):
 
         outs = []
         for i, layer in enumerate(self.layers):
-            if self.with_cp and torch.is_grad_enabled():
-                x = checkpoint(layer, x, patch_resolution, use_reentrant=False)
-            else:
-                x = layer(x, patch_resolution)
+            x = layer(x, patch_resolution)
             if i == self.num_layers - 1 and self.final_norm:
                 x = self.ln1(x)
             if i in self.out_indices:
