@@ -21,7 +21,8 @@ def in_one_line(key: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        words = ' '.join(str(error.args[0] if error.args else '').split())
+        # str() of a KeyError is in quotes.
+        words = ' '.join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split())
         raise UserError(f'{key} cannot be built: {type(error).__name__}: {words}') from error
 
 

@@ -213,20 +213,22 @@ def quiet() -> Iterator[None]:
 @cache
 def arguments_of(kind: Callable) -> dict[str, NoneType] | None:
     """Names of the keyword arguments that a class or a function takes; None if it may take others."""
-    names = {}
-    if not inspect.isclass(kind):
-        owners = [kind]
-    else:
-        owners = [vars(one)['__init__'] for one in kind.__mro__ if '__init__' in vars(one)]
+    names, owners = {}, [kind]
+    if inspect.isclass(kind):
+        owners = list(kind.__mro__)
         if issubclass(kind, ManagerMixin):
             names['name'] = None
-        if not owners or (kind.__new__ is not object.__new__ and '__new__' in chain(*map(vars, kind.__mro__[:-1]))):
+        if '__new__' in chain(*map(vars, owners[:-1])):
             return None
-    for owner in owners:
-        if _package(owner) == 'halvit_mm':
-            owner = inspect.unwrap(owner)  # of :func:`halvit_mm.arguments.refuse_unknown_arguments`
+    while owners:
+        owner = owners.pop(0)
+        init = vars(owner).get('__init__') if inspect.isclass(kind) else owner
+        if init is None:
+            continue
+        if _package(init) == 'halvit_mm':
+            init = inspect.unwrap(init)  # of :func:`halvit_mm.arguments.refuse_unknown_arguments`
         try:
-            parameters = inspect.signature(owner, follow_wrapped=False).parameters.values()
+            parameters = inspect.signature(init, follow_wrapped=False).parameters.values()
         except (TypeError, ValueError):
             return None
         names |= dict.fromkeys(p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY))
@@ -234,25 +236,33 @@ def arguments_of(kind: Callable) -> dict[str, NoneType] | None:
         if not rest:
             names.pop('self', None)
             return names
-        if not inspect.isclass(kind) or not _hands_up(owner, *rest):
+        base = _handed_to(init, *rest) if inspect.isclass(kind) else None
+        if base is None:
             return None
+        # ``super(Base, self)`` passes over Base.
+        while base and owners and owner.__name__ != base:
+            owner = owners.pop(0)
     return None
 
 
-def _hands_up(init: Callable, rest: str) -> bool:
-    """Whether all that a constructor does with its ``**rest`` is to give it to the base class's constructor."""
+def _handed_to(init: Callable, rest: str) -> str | None:
+    """Where a constructor gives its ``**rest``, if that is all that it does with them.
+
+    Returns:
+        str, optional: ``''`` for ``super().__init__``, ``'Base'`` for ``super(Base, self).__init__``; None for anything
+        else.
+    """
     if hasattr(init, '__wrapped__'):  # as mmcv does, to rename arguments
-        return False
+        return None
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(init)))
     except (OSError, SyntaxError, TypeError):
-        return False
-    given = [
-        argument.value
-        for call in ast.walk(tree)
-        if isinstance(call, ast.Call) and re.fullmatch(r'super\(.*\)\.__init__', ast.unparse(call.func))
-        for argument in call.keywords
-        if argument.arg is None
-    ]
-    uses = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == rest]
-    return bool(uses) and all(any(node is one for one in given) for node in uses)
+        return None
+    given = {}
+    for call in ast.walk(tree):
+        match = isinstance(call, ast.Call) and re.fullmatch(r'super\((\w*).*\)\.__init__', ast.unparse(call.func))
+        if match:
+            given |= {id(argument.value): match[1] for argument in call.keywords if argument.arg is None}
+    uses = [id(node) for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == rest]
+    bases = {given.get(use) for use in uses}
+    return bases.pop() if len(bases) == 1 else None

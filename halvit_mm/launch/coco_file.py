@@ -158,7 +158,7 @@ class CocoFile:
         return {category['id'] for category in taken}
 
     def missing(self, classes: Sequence[str]) -> list[str]:
-        """The classes that are no category of the file, each with the nearest category, if there is one."""
+        """The classes that the file has not as categories, each with the nearest category, if there is one."""
         names = [str(category['name']) for category in self.categories]
         lacking = []
         for name in classes:

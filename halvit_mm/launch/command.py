@@ -23,7 +23,7 @@ of halvit_mm:
   --trust-checkpoint    load and execute a checkpoint that carries code
 
 environment:
-  {DEBUG}=1     print the traceback of an error that is told in one line"""
+  {DEBUG}=1     print the traceback of an error, not only its line"""
 
 
 @dataclass

@@ -3,9 +3,12 @@
 import argparse
 import inspect
 import os
+import traceback
 from collections.abc import Iterator, Mapping
 from numbers import Real
+from pathlib import Path
 
+import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS, TRANSFORMS, DefaultScope
@@ -103,6 +106,14 @@ def try_to_build(cfg: Config, tool: str, args: argparse.Namespace) -> nn.Module 
     for path in _checkpoints(cfg, tool, args):
         if not trust and '://' not in path and os.path.isfile(path):
             _check_readable(path)
+    try:
+        _build(cfg, tool, args)
+    except UserError as error:
+        if not _needs_ranks(error.__cause__):
+            raise
+
+
+def _build(cfg: Config, tool: str, args: argparse.Namespace) -> None:
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmpretrain'), quiet():
         for split in _splits(tool, args):
             for key, dataset in walk_datasets(cfg.get(f'{split}_dataloader'), f'{split}_dataloader'):
@@ -122,6 +133,12 @@ def try_to_build(cfg: Config, tool: str, args: argparse.Namespace) -> nn.Module 
                 with in_one_line(f'param_scheduler.{i}'):
                     PARAM_SCHEDULERS.build(schedule, default_args=dict(optimizer=wrapper, epoch_length=1000))
     return model
+
+
+def _needs_ranks(error: BaseException | None) -> bool:
+    """Whether torch refused because ranks are not joined yet, as for the batch norms of all ranks."""
+    frames = traceback.extract_tb(error.__traceback__) if error else []
+    return bool(frames) and Path(torch.distributed.__file__).parent in Path(frames[-1].filename).parents
 
 
 def _splits(tool: str, args: argparse.Namespace | None) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from halvit_mm.io.checkpoints import (
 )
 from halvit_mm.io.configs import reliability
 from halvit_mm.io.datasets import type_name
-from halvit_mm.io.weights import reading_file, require_filled
+from halvit_mm.io.weights import Comparison, reading_file, require_filled
 from halvit_mm.registry import RUNNERS
 
 from .hooks import default_hooks
@@ -31,7 +31,7 @@ from .hooks.bad_images import CheckedDataset
 from .hooks.finite import check_finite
 from .loops import ResumableEpochTrainLoop, ResumableIterTrainLoop
 from .ranks import join_ranks, wrapper_for_cpu
-from .schedules import Beginning
+from .schedules import Beginning, early_end, hyperparameters, ignored
 from .seeds import seed_by_place
 
 _RESUMABLE_LOOPS = dict(EpochBasedTrainLoop=ResumableEpochTrainLoop, IterBasedTrainLoop=ResumableIterTrainLoop)
@@ -115,10 +115,27 @@ class ResumableRunner(Runner):
             require_filled(model, checkpoint.get('state_dict', checkpoint), filename)
         return checkpoint
 
+    def call_hook(self, fn_name: str, **kwargs) -> None:
+        if fn_name == 'after_load_checkpoint' and isinstance(self._train_loop, BaseLoop) and not self._resume:
+            _drop_reshaped_averages(self.model, kwargs['checkpoint'])
+        super().call_hook(fn_name, **kwargs)
+
+    def load_or_resume(self) -> None:
+        super().load_or_resume()
+        loop = self._train_loop
+        if isinstance(self.param_schedulers, list) and hasattr(loop, 'max_epochs') and hasattr(loop, 'max_iters'):
+            self._warn(early_end(self.param_schedulers, loop.max_epochs, loop.max_iters))
+
+    def _warn(self, message: str | None) -> None:
+        if message:
+            self.logger.warning(message)
+
     def resume(self, *args, **kwargs) -> None:
+        given = hyperparameters(self.optim_wrapper)
         schedules = self.param_schedulers if isinstance(self.param_schedulers, list) else []
         beginning = Beginning(schedules, self.cfg.get('param_scheduler'))
         super().resume(*args, **kwargs)
+        self._warn(ignored(given, hyperparameters(self.optim_wrapper)))
         loop = self.train_loop
         if hasattr(loop, 'resume') and loop.resume(self.message_hub.runtime_info.get('place')):
             length = len(self.train_dataloader)
@@ -141,6 +158,18 @@ def _checked(dataloader: dict, bad_images: str = 'stop') -> dict:
     if dataloader['dataset'].get('type') is CheckedDataset:
         return dataloader
     return {**dataloader, 'dataset': dict(type=CheckedDataset, dataset=dataloader['dataset'], bad_images=bad_images)}
+
+
+def _drop_reshaped_averages(model: nn.Module, checkpoint: dict) -> None:
+    """Leave weights of another shape out of the averages, as mmengine leaves them out of the model.
+
+    mmpretrain's ``EMAHook`` would end a fine-tuning on another number of classes.
+    """
+    averages = checkpoint.get('ema_state_dict') or {}
+    model = model.module if is_model_wrapper(model) else model
+    given = {name.removeprefix('module.'): value for name, value in averages.items() if name.startswith('module.')}
+    for name in Comparison(model.state_dict(), given).reshaped:
+        del averages[f'module.{name}']
 
 
 def _from_the_first_rank(function: Callable, *args):

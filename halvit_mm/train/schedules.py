@@ -1,9 +1,14 @@
-"""Schedules of a run that is resumed with another number of iterations in an epoch."""
+"""Schedules, and the optimizer's values that they set, of a run that is resumed in another form than it had."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from mmengine.optim import _ParamScheduler
+from mmengine.optim import (
+    ConstantLR,
+    LinearLR,
+    OptimWrapper,
+    _ParamScheduler,
+)
 
 
 class Beginning:
@@ -53,3 +58,55 @@ class Beginning:
                 due = iteration % length == 0 if schedule.by_epoch else True
                 if due and schedule.last_step < end:
                     schedule.step()
+
+
+def early_end(schedules: Iterable[_ParamScheduler], epochs: int, iterations: int) -> str | None:
+    """A sentence for schedules of the learning rate that end before the training does, or None.
+
+    A warm-up alone is meant to end, as is a schedule of other values than the rate.
+
+    Args:
+        schedules (Iterable[_ParamScheduler]): Schedules, as they are when the training starts or goes on.
+        epochs (int): Epochs of the training.
+        iterations (int): Iterations of the training.
+    """
+    rates = [one for one in schedules if one.param_name == 'lr']
+    if not rates or all(isinstance(one, (LinearLR, ConstantLR)) for one in rates):
+        return None
+    last = max(rates, key=lambda one: one.end / (epochs if one.by_epoch else iterations))
+    length = epochs if last.by_epoch else iterations
+    if last.end >= length:
+        return None
+    unit = 'epoch' if last.by_epoch else 'iteration'
+    return (
+        f'The last schedule of the learning rate ({type(last).__name__}) ends at {unit} {last.end} of {length}; from '
+        'there on the rate stays as it is. A resumed training keeps the schedules that it began with.'
+    )
+
+
+def hyperparameters(optim_wrapper: OptimWrapper) -> list[dict[str, Any]]:
+    """What the config gives each group of the optimizer: its rate before any schedule, its decay and the like."""
+    groups = []
+    for group in getattr(optim_wrapper, 'param_groups', ()):
+        values = {name: value for name, value in group.items() if isinstance(value, (int, float, tuple))}
+        scheduled = {name.removeprefix('initial_') for name in values if name.startswith('initial_')}
+        groups.append({name: value for name, value in values.items() if name not in scheduled})
+    return groups
+
+
+def ignored(given: Sequence[dict[str, Any]], loaded: Sequence[dict[str, Any]]) -> str | None:
+    """A sentence for hyperparameters that a config gives and a resumed optimizer replaces, or None.
+
+    Args:
+        given (Sequence[dict]): From :func:`hyperparameters`, before the checkpoint is read.
+        loaded (Sequence[dict]): The same, afterwards.
+    """
+    for mine, kept in zip(given, loaded):
+        for name, value in mine.items():
+            if kept.get(name, value) != value:
+                name, old = name.removeprefix('initial_'), kept[name]
+                return (
+                    f'{name}={value!r} of the config is not used: a resumed optimizer goes on with {name}={old!r} of '
+                    'the checkpoint. To train on with other values, give the checkpoint as load_from, without --resume.'
+                )
+    return None

@@ -114,6 +114,33 @@ def test_arguments():
     assert 'annealed' in arguments_of(HaLViT)
 
 
+def test_arguments_that_go_to_a_base_class():
+    class Base:
+        def __init__(self, a):
+            self.a = a
+
+    class Between(Base):
+        def __init__(self, b):
+            super().__init__(b)
+
+    class Next(Between):
+        def __init__(self, c, **kwargs):
+            super().__init__(**kwargs)
+
+    class Past(Between):
+        def __init__(self, c, **kwargs):
+            super(Between, self).__init__(**kwargs)
+
+    class Keeps(Between):
+        def __init__(self, c, **kwargs):
+            super().__init__(**kwargs)
+            self.kept = kwargs
+
+    assert [*arguments_of(Next)] == ['c', 'b']
+    assert [*arguments_of(Past)] == ['c', 'a']
+    assert arguments_of(Keeps) is None
+
+
 def test_words_are_those_of_the_base_classes_too():
     assert 'cls_token' in words((HaLViT,))
     assert 'drop_path' not in words((HaLViT,))

@@ -6,7 +6,7 @@ import pytest
 from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
 from mmengine.config import Config
-from mmengine.registry import RUNNERS
+from mmengine.registry import RUNNERS, DefaultScope
 
 from halvit_mm.data import write_digits_coco
 from halvit_mm.launch.coco_check import LARGEST_FILE
@@ -248,9 +248,12 @@ def test_upstreams_check_of_heads_sees_through_wrappers(digits, monkeypatch, tmp
     cfg = Config.fromfile(DIGITS)
     cfg.merge_from_dict({'work_dir': str(tmp_path / 'work'), 'model.roi_head.mask_head.num_classes': 9})
     cfg.train_dataloader.dataset = dict(type='RepeatDataset', times=2, dataset=cfg.train_dataloader.dataset)
-    runner = RUNNERS.build(cfg)
-    with pytest.raises(AssertionError, match=r'`num_classes` \(9\) in FCNMaskHead of MaskRCNN does not matches .*10\)'):
-        runner.train()
+    with DefaultScope.overwrite_default_scope('mmdet'):  # which a runner leaves behind
+        runner = RUNNERS.build(cfg)
+        with pytest.raises(
+            AssertionError, match=r'`num_classes` \(9\) in FCNMaskHead of MaskRCNN does not matches .*10'
+        ):
+            runner.train()
     assert isinstance(runner.train_dataloader.dataset.dataset, CheckedDataset)
 
 

@@ -3,6 +3,7 @@
 import argparse
 
 import pytest
+from mmengine.registry import MODELS
 
 from halvit_mm.errors import UserError
 from halvit_mm.io.configs import load_config
@@ -132,3 +133,10 @@ def test_a_checkpoint_of_the_old_format_can_be_read(tmp_path):
 
     torch.save(dict(state_dict={}), tmp_path / 'old.pth', _use_new_zipfile_serialization=False)
     try_to_build(load_config(DIGITS, dict(load_from=str(tmp_path / 'old.pth'))), 'train', ARGS)
+
+
+def test_what_needs_joined_ranks_is_left_to_the_ranks():
+    norm = {'model.backbone.norm_cfg': dict(type='MMSyncBN')}
+    with pytest.raises(ValueError, match='process group'):
+        MODELS.build(dict(type='MMSyncBN', num_features=4))
+    check(norm, str(ROOT / 'configs/digits/resnet50-pe_2xb64_digits.py'))

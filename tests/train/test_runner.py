@@ -3,12 +3,13 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.hooks import CheckpointHook
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import EpochBasedTrainLoop
 
 from halvit_mm.data import write_digits
 from halvit_mm.errors import UserError
 from halvit_mm.io.build import build_model
+from halvit_mm.io.checkpoints import load_file
 from halvit_mm.train import (
     BadImageHook,
     FiniteStepHook,
@@ -160,3 +161,56 @@ def test_mmdets_own_tools_train_resume_and_test(tmp_path):
     assert 'resumed epoch: 1, iter: 2' in trained
     command = [upstream_tool('mmdet', 'test'), DETECTOR, 'run/epoch_2.pth', '--launcher', 'pytorch']
     assert 'coco/bbox_mAP' in run_tool(*command, ranks=2, cwd=tmp_path).stdout
+
+
+class TestNotices:
+    """Lines of a resumed training that is not what its config says."""
+
+    COSINE = [dict(type='CosineAnnealingLR', by_epoch=True, convert_to_iter_based=True)]
+
+    @pytest.fixture
+    def warned(self, build_runner):
+        """Train two epochs, then resume with other options; the warnings of the second training."""
+
+        def warned(before: dict, options: dict, epochs: int = 2) -> str:
+            loop = dict(by_epoch=True, max_epochs=2, val_interval=10)
+            build_runner('run', loop, **before).train()
+            runner = build_runner('run', {**loop, 'max_epochs': epochs}, resume=True, **{**before, **options})
+            said = []
+            runner.logger.warning = lambda message, *_: said.append(str(message))
+            runner.train()
+            return '\n'.join(line for line in said if 'dataset metainfo' not in line)
+
+        return warned
+
+    def test_nothing_is_said_of_a_run_that_goes_on_as_it_began(self, warned):
+        assert warned(dict(param_scheduler=self.COSINE), {}) == ''
+
+    def test_raised_epochs(self, warned):
+        said = warned(dict(param_scheduler=self.COSINE), {}, epochs=3)
+        assert 'schedule of the learning rate (CosineAnnealingLR) ends at iteration 10 of 15; from there on' in said
+
+    def test_another_rate(self, warned):
+        said = warned(dict(param_scheduler=self.COSINE), {'optim_wrapper.optimizer.lr': 0.5})
+        assert 'lr=0.5 of the config is not used: a resumed optimizer goes on with lr=' in said
+
+
+@pytest.mark.parametrize('scope', ['mmpretrain', 'mmengine'])
+def test_averaged_weights_into_another_number_of_classes(build_runner, scope, tmp_path):
+    """The backbone has the averages, as without the hook; the head begins anew."""
+    hook = dict(type=f'{scope}.EMAHook', momentum=0.5)
+    build_runner('first', custom_hooks=[hook]).train()
+    path = tmp_path / 'first/epoch_2.pth'
+    begun = {}
+
+    class Look(Hook):
+        def before_train(self, runner) -> None:
+            begun.update({name: value.clone() for name, value in runner.model.state_dict().items()})
+
+    more = {'model.head.num_classes': 12, 'load_from': str(path)}
+    runner = build_runner('second', custom_hooks=[hook], **more)
+    runner.register_hook(Look(), 'LOWEST')
+    runner.train()
+    averages = load_file(path)['state_dict']
+    different = {name for name, value in averages.items() if not torch.equal(value, begun[name])} if begun else None
+    assert different == {name for name in averages if name.startswith('head.layers.head')}

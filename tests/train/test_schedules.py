@@ -2,7 +2,7 @@ import pytest
 import torch
 from mmengine.optim import LinearLR, MultiStepLR
 
-from halvit_mm.train.schedules import Beginning
+from halvit_mm.train.schedules import Beginning, early_end, ignored
 
 
 def build(length: int, converted: bool = True):
@@ -50,3 +50,24 @@ def test_a_schedule_that_counts_iterations_is_left_alone():
     before = optimizer.param_groups[0]['lr'], [dict(vars(schedule)) for schedule in schedules]
     beginning.replay(4, 24, 6)
     assert (optimizer.param_groups[0]['lr'], [dict(vars(schedule)) for schedule in schedules]) == before
+
+
+def test_schedules_that_end_early():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    warm_up = LinearLR(optimizer, start_factor=0.1, begin=0, end=500, by_epoch=False)
+    steps = MultiStepLR(optimizer, milestones=[8, 11], begin=0, end=12, by_epoch=True)
+    assert early_end([warm_up, steps], 12, 1200) is None
+    assert early_end([warm_up, steps], 24, 2400).startswith(
+        'The last schedule of the learning rate (MultiStepLR) ends at epoch 12 of 24'
+    )
+    # A warm-up is meant to end.
+    assert early_end([warm_up], 12, 1200) is None
+    assert early_end([warm_up, MultiStepLR(optimizer, milestones=[8], by_epoch=True)], 24, 2400) is None
+
+
+def test_values_that_are_not_used():
+    assert ignored([dict(initial_lr=1.0, betas=(0.9, 0.99))], [dict(initial_lr=1.0, betas=(0.9, 0.99))]) is None
+    assert ignored([dict(lr=1.0)], [dict(initial_lr=2.0)]) is None
+    assert ignored([dict(weight_decay=0.1)], [dict(weight_decay=0.2)]).startswith(
+        'weight_decay=0.1 of the config is not used: a resumed optimizer goes on with weight_decay=0.2'
+    )

@@ -31,7 +31,7 @@ def test_the_best(build_runner, tell, tmp_path, monkeypatch):
     runner.train()
     [best] = (tmp_path / 'run').glob('best_*.pth')
     score = runner.message_hub.get_info('best_score')
-    # pytest is no tool that trains.
+    # pytest is not a tool that trains.
     assert tell(runner) == [f'Best accuracy/top1: {score:.4f}, of {best.relative_to(tmp_path)}']
     # A resumed run that has nothing left to do knows it too.
     runner = build_runner('run', LOOP, resume=True, **{'default_hooks.checkpoint.save_best': 'accuracy/top1'})
