@@ -47,13 +47,14 @@ class Settings:
 
     def __post_init__(self) -> None:
         if self.device == 'cuda' and not torch.cuda.is_available():
-            raise UserError('--device cuda: torch sees no GPU on this machine')
+            raise UserError('--device cuda is not a device of this machine; expected cpu')
         if self.device == 'cpu' and 'amp-fp16' in self.precisions:
-            raise UserError('--precision amp-fp16 needs a GPU; amp-bf16 runs on both')
+            raise UserError('--precision amp-fp16 is not a precision of a CPU; expected amp-bf16 or fp32')
         for name in ('shape', 'batches', 'rounds', 'processes'):
             values = getattr(self, name)
             if (least := min(values, default=1) if isinstance(values, tuple) else values) < 1:
-                raise UserError(f'--{name.replace("batches", "batch")}: {least} is not positive')
+                option = f'--{name.replace("batches", "batch")}'
+                raise UserError(f'{option} {least} is not a positive number; expected 1 or more')
 
     @property
     def combinations(self) -> list[tuple[int, str, str]]:

@@ -50,7 +50,10 @@ def class_attention(backbone: VisionTransformer, images: Tensor) -> Tensor:
         UserError: If layers attend within windows, because no token attends to the whole image then.
     """
     if getattr(backbone, 'window_size', 0):
-        raise UserError(f'window_size={backbone.window_size}: attention over the image needs a model without windows')
+        raise UserError(
+            f'window_size={backbone.window_size} is not a model whose tokens attend to the whole image; expected '
+            'window_size=0'
+        )
     found = []
 
     def keep(attention: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -96,7 +99,7 @@ def visualize(
     number = len(model.backbone.layers)
     for layer in layers or ():
         if not -number <= layer < number:
-            raise UserError(f'--layers {layer}: there are {number} layers, 0 to {number - 1}')
+            raise UserError(f'--layers {layer} is not a layer of this model; expected 0 to {number - 1}')
     layers = range(number) if layers is None else [layer % number for layer in layers]
     for path in images:
         if damage := find_image_damage(path, decode=True):

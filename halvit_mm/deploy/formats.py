@@ -34,9 +34,11 @@ def check_target(path: Path, precision: str, dynamic_batch: bool, dynamic_size: 
     """
     if path.suffix not in FORMATS:
         known = ', '.join(f'{suffix} ({name})' for suffix, name in FORMATS.items())
-        raise UserError(f'--out {path}: the suffix says the format; choose from {known}')
+        raise UserError(f'--out {path} is not a file of a known format; expected {known}')
     if precision == 'int8' and path.suffix != '.onnx':
-        raise UserError(f'--precision int8 is for ONNX; {FORMATS[path.suffix]} is written in fp32 or fp16')
+        raise UserError(
+            f'--precision int8 is not a precision of {FORMATS[path.suffix]}; expected fp32 or fp16, or .onnx'
+        )
     if dynamic_size and path.suffix == '.pt':
         raise UserError(
             '--dynamic-size: a TorchScript trace keeps the size of its example; write .onnx or .pt2 instead'
@@ -47,8 +49,8 @@ def check_target(path: Path, precision: str, dynamic_batch: bool, dynamic_size: 
         if precision == 'fp16' or dynamic_batch or dynamic_size:
             # Seen with OpenVINO 2026.4, whose own converter is right but writes each matrix twice.
             raise UserError(
-                f'--out {path}: OpenVINO computes wrong numbers where a matrix is shared and in fp16, or a size '
-                'is open; write fp32 for a fixed shape'
+                f'--out {path} is not a file that OpenVINO computes right in fp16, or with an open size, where a '
+                'matrix is shared; expected fp32 and a fixed shape'
             )
         try:
             import openvino  # noqa: F401

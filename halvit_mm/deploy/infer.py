@@ -130,7 +130,7 @@ def infer(
     """
     scope = cfg.get('default_scope', 'mmpretrain')
     if scope not in ('mmpretrain', 'mmdet'):
-        raise UserError(f"default_scope={scope!r}: inference needs a config of 'mmpretrain' or 'mmdet'")
+        raise UserError(f"default_scope={scope!r} is not a package that infers; expected 'mmpretrain' or 'mmdet'")
     if '://' not in checkpoint and not Path(checkpoint).is_file():
         raise UserError(f'checkpoint {checkpoint} does not exist')
     paths = find_images(source)

@@ -37,13 +37,15 @@ def publish(checkpoint: str | os.PathLike, out: str | os.PathLike) -> Path:
     """
     out = Path(out)
     if out.suffix not in ('.pth', '.safetensors'):
-        raise UserError(f'--out {out}: choose a name that ends with .pth or .safetensors')
+        raise UserError(f'--out {out} is not a file of weights; expected a name that ends with .pth or .safetensors')
     if not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
         raise UserError(f'--out {out}: folder {out.parent} does not exist or cannot be written to')
     content = load_file(checkpoint)
     weights = content.get('state_dict', content)
     if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise UserError(f'{checkpoint} holds no weights: it has the entries {", ".join(map(str, content))}')
+        raise UserError(
+            f'{checkpoint} is not a checkpoint with weights; it has the entries {", ".join(map(str, content))}'
+        )
     meta = {key: value for key, value in content.get('meta', {}).items() if key in META}
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
         written = Path(folder, out.name)

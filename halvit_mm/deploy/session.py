@@ -36,7 +36,7 @@ def create_session(
             ONNX Runtime lacks the provider.
     """
     if prefer not in ('memory', 'time'):
-        raise UserError(f"prefer={prefer!r} is unknown; choose from 'memory', 'time'")
+        raise UserError(f"prefer={prefer!r} is not a preference; expected 'memory' or 'time'")
     if provider not in (available := ort.get_available_providers()):
         raise UserError(f'provider {provider} is not in this build of ONNX Runtime; it has {", ".join(available)}')
     if not os.path.isfile(path):

@@ -247,7 +247,7 @@ class SharedBottleneckStage(ResLayer):
                 f'made by a depthwise convolution, so in_channels must be a divisor of {out_channels}'
             )
         if groups < 1 or mid_channels % groups:
-            raise ValueError(f'groups={groups} must be a divisor of mid_channels={mid_channels}')
+            raise ValueError(f'groups={groups} is not a divisor of mid_channels={mid_channels}; expected one')
         if isinstance(drop_path_rate, (int, float)):
             drop_path_rate = [drop_path_rate] * num_blocks
         if len(drop_path_rate) != num_blocks:

@@ -50,7 +50,9 @@ def wrapper_for_cpu(model_wrapper_cfg: dict | None, find_unused_parameters: bool
 
 def _rendezvous_pytorch() -> None:
     if 'RANK' not in os.environ:
-        raise UserError('--launcher pytorch needs ranks that torchrun starts; use tools/dist_train.sh')
+        raise UserError(
+            '--launcher pytorch is not a launcher without torchrun; expected tools/dist_train.sh, which starts it'
+        )
 
 
 def _rendezvous_slurm() -> None:

@@ -169,7 +169,7 @@ def tie_checkpoint(
             nothing is written then.
     """
     if not Path(out).absolute().parent.is_dir():
-        raise UserError(f'--out {out}: there is no folder {Path(out).absolute().parent}')
+        raise UserError(f'--out {out} is not in an existing folder; expected {Path(out).absolute().parent} to exist')
     data_cfg = calibrate_cfg or target_cfg
     datasets = (one for name in ('train', 'val') for _, one in walk_datasets(data_cfg.get(f'{name}_dataloader')))
     missing = [path for dataset in datasets for path in local_files(dataset) if not path.exists()]

@@ -8,12 +8,12 @@ class TestSettings:
     @pytest.mark.parametrize(
         ('wrong', 'message'),
         [
-            (dict(device='cuda'), '--device cuda: torch sees no GPU'),
-            (dict(precisions=('amp-fp16',)), '--precision amp-fp16 needs a GPU'),
-            (dict(batches=(1, 0)), '--batch: 0 is not positive'),
-            (dict(shape=(-224, 224)), '--shape: -224 is not positive'),
-            (dict(rounds=0), '--rounds: 0 is not positive'),
-            (dict(processes=-1), '--processes: -1 is not positive'),
+            (dict(device='cuda'), '--device cuda is not a device of this machine; expected cpu'),
+            (dict(precisions=('amp-fp16',)), '--precision amp-fp16 is not a precision of a CPU'),
+            (dict(batches=(1, 0)), '--batch 0 is not a positive number'),
+            (dict(shape=(-224, 224)), '--shape -224 is not a positive number'),
+            (dict(rounds=0), '--rounds 0 is not a positive number'),
+            (dict(processes=-1), '--processes -1 is not a positive number'),
         ],
     )
     def test_refuses(self, wrong, message, monkeypatch):

@@ -67,7 +67,9 @@ def test_picture_names_image_class_layers_and_heads(monkeypatch, tmp_path):
 
 
 def test_windows_are_refused():
-    with pytest.raises(UserError, match='window_size=2: attention over the image needs a model without windows'):
+    with pytest.raises(
+        UserError, match='window_size=2 is not a model whose tokens attend to the whole image; expected window_size=0'
+    ):
         class_attention(HaLViT(arch=TINY_ARCH, img_size=32, patch_size=8, window_size=2), torch.rand(1, 3, 32, 32))
 
 
@@ -91,4 +93,4 @@ def test_tools_draw(tmp_path):
         assert len({*picture.convert('RGB').getdata()}) > 100
     failed = run_tool(*tool, str(image), '--out', str(tmp_path / 'out'), '--layers', '6', check=False)
     assert failed.returncode == 2
-    assert failed.stdout.splitlines()[-1] == 'error: --layers 6: there are 6 layers, 0 to 5'
+    assert failed.stdout.splitlines()[-1] == 'error: --layers 6 is not a layer of this model; expected 0 to 5'

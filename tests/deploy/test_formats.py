@@ -22,12 +22,16 @@ def test_runs_like_the_model(suffix, precision, checkpoint, tmp_path):
 @pytest.mark.parametrize(
     ('out', 'options', 'message'),
     [
-        ('model.tflite', {}, r'the suffix says the format; choose from \.onnx'),
-        ('model.pt2', dict(precision='int8'), '--precision int8 is for ONNX; torch.export is written in fp32'),
+        ('model.tflite', {}, r'is not a file of a known format; expected \.onnx'),
+        (
+            'model.pt2',
+            dict(precision='int8'),
+            '--precision int8 is not a precision of torch.export; expected fp32 or fp16, or .onnx',
+        ),
         ('model.pt', dict(dynamic_size=True), '--dynamic-size: a TorchScript trace keeps the size'),
         ('model.pt', dict(external_data=True), '--external-data is for ONNX files'),
-        ('model.xml', dict(dynamic_batch=True), 'OpenVINO computes wrong numbers'),
-        ('model.xml', dict(precision='fp16'), 'OpenVINO computes wrong numbers'),
+        ('model.xml', dict(dynamic_batch=True), 'is not a file that OpenVINO computes right'),
+        ('model.xml', dict(precision='fp16'), 'is not a file that OpenVINO computes right'),
         ('no/such/model.onnx', {}, 'folder .*/no/such does not exist'),
     ],
 )

@@ -295,7 +295,7 @@ class TestErrors:
 
     def test_another_host(self, classifier, images, infer):
         line = self.told(infer, *classifier, images, '--cfg-options', 'default_scope=mmseg')
-        assert line == "error: default_scope='mmseg': inference needs a config of 'mmpretrain' or 'mmdet'"
+        assert line == "error: default_scope='mmseg' is not a package that infers; expected 'mmpretrain' or 'mmdet'"
 
 
 def test_find_images(images, tmp_path):

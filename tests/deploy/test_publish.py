@@ -70,12 +70,14 @@ def test_views_and_second_names_take_no_room(tmp_path):
 
 
 def test_refusals(checkpoint, tmp_path):
-    with pytest.raises(UserError, match='choose a name that ends with .pth or .safetensors'):
+    with pytest.raises(
+        UserError, match='is not a file of weights; expected a name that ends with .pth or .safetensors'
+    ):
         publish(checkpoint, tmp_path / 'halvit.bin')
     with pytest.raises(UserError, match='folder .*no does not exist or cannot be written to'):
         publish(checkpoint, tmp_path / 'no/halvit.pth')
     with pytest.raises(UserError, match='none.pth does not exist'):
         publish(tmp_path / 'none.pth', tmp_path / 'halvit.pth')
     torch.save(dict(meta={}, optimizer={}), tmp_path / 'empty.pth')
-    with pytest.raises(UserError, match='holds no weights: it has the entries meta, optimizer'):
+    with pytest.raises(UserError, match='is not a checkpoint with weights; it has the entries meta, optimizer'):
         publish(tmp_path / 'empty.pth', tmp_path / 'halvit.pth')

@@ -10,7 +10,7 @@ def test_session(tmp_path):
     (tmp_path / 'bad.onnx').write_text('no graph')
     with pytest.raises(UserError, match=r'ONNX Runtime cannot open .*bad\.onnx'):
         create_session(tmp_path / 'bad.onnx')
-    with pytest.raises(UserError, match="prefer='speed' is unknown; choose from 'memory', 'time'"):
+    with pytest.raises(UserError, match="prefer='speed' is not a preference; expected 'memory' or 'time'"):
         create_session(tmp_path / 'bad.onnx', prefer='speed')
     with pytest.raises(UserError, match='provider TPU is not in this build of ONNX Runtime; it has '):
         create_session(tmp_path / 'bad.onnx', provider='TPU')

@@ -197,8 +197,8 @@ def test_drop_path_acts_in_training_only():
     [
         (dict(in_channels=6), 'in_channels=6 cannot be widened to out_channels=16.*must be a divisor of 16'),
         (dict(in_channels=32), 'in_channels=32 cannot be widened to out_channels=16'),
-        (dict(groups=4), 'groups=4 must be a divisor of mid_channels=6'),
-        (dict(groups=0), 'groups=0 must be a divisor'),
+        (dict(groups=4), 'groups=4 is not a divisor of mid_channels=6; expected one'),
+        (dict(groups=0), 'groups=0 is not a divisor'),
         (dict(style='torch'), "style='torch' is not a choice; expected one of 'pytorch', 'caffe'"),
         (dict(drop_path_rate=[0.1]), 'drop_path_rate has 1 entries for 3 blocks'),
     ],

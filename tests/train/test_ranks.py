@@ -18,5 +18,5 @@ def test_a_wrapper_that_the_user_chose_is_completed():
 def test_pytorch_launcher_without_ranks(monkeypatch):
     monkeypatch.delenv('RANK', raising=False)
     join_ranks('none', {})
-    with pytest.raises(UserError, match='needs ranks that torchrun starts'):
+    with pytest.raises(UserError, match='is not a launcher without torchrun'):
         join_ranks('pytorch', {})

@@ -166,14 +166,16 @@ class HaLViT(VisionTransformer):
         arch_settings = self._resolve_arch(arch)
         num_layers = arch_settings['num_layers']
         if frozen_stages > num_layers:
-            raise ValueError(f'frozen_stages={frozen_stages} exceeds the {num_layers} layers')
+            raise ValueError(
+                f'frozen_stages={frozen_stages} is not a number of layers of this model; expected at most {num_layers}'
+            )
         if isinstance(layer_cfgs, dict):
             layer_cfgs = [layer_cfgs] * num_layers
         if len(layer_cfgs) != num_layers:
             raise ValueError(f'layer_cfgs has {len(layer_cfgs)} entries for {num_layers} layers')
 
         if window_size < 0:
-            raise ValueError(f'window_size={window_size} must be 0 (no windows) or a number of patches')
+            raise ValueError(f'window_size={window_size} is not a number of patches; expected 0 (no windows) or more')
         if global_attn_layers and not window_size:
             raise ValueError(
                 f'global_attn_layers={tuple(global_attn_layers)} needs a window_size; it is 0 (no windows)'
@@ -181,7 +183,8 @@ class HaLViT(VisionTransformer):
         for index in global_attn_layers:
             if not -num_layers <= index < num_layers:
                 raise ValueError(
-                    f'global_attn_layers={tuple(global_attn_layers)} names layer {index}; there are {num_layers}'
+                    f'global_attn_layers={tuple(global_attn_layers)} names layer {index}, which is not a layer; '
+                    f'expected 0 to {num_layers - 1}'
                 )
 
         # Without layers: upstream's would be made in full only to be replaced.

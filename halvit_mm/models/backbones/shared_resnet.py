@@ -130,7 +130,9 @@ class SharedStageResNet(ResNet):
                     f'{", ".join(map(str, range(num_stages)))}'
                 )
         if frozen_stages > num_stages:
-            raise ValueError(f'frozen_stages={frozen_stages} exceeds the {num_stages} stages')
+            raise ValueError(
+                f'frozen_stages={frozen_stages} is not a number of stages of this model; expected at most {num_stages}'
+            )
         if groups < 1 or width_per_group < 1:
             raise ValueError(f'groups={groups} and width_per_group={width_per_group} must be at least 1')
         if depth in (18, 34) and (shared_stages or groups != 1):

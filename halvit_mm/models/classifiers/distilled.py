@@ -78,9 +78,9 @@ class DistilledClassifier(ImageClassifier):
     ) -> None:
         super().__init__(*args, **kwargs)
         if not max(soft, hard, feature) > 0:
-            raise ValueError(f'soft={soft}, hard={hard}, feature={feature}: one of them must be above 0')
+            raise ValueError(f'soft={soft}, hard={hard}, feature={feature} are not above 0; expected one of them to be')
         if temperature <= 0:
-            raise ValueError(f'temperature={temperature} must be above 0')
+            raise ValueError(f'temperature={temperature} is not above 0; expected a positive number')
         if bool(feature) != bool(feature_layers):
             raise ValueError(f'feature={feature} and feature_layers={tuple(feature_layers)} go together')
         self.weights = dict(label=label, soft=soft, hard=hard, feature=feature)
@@ -93,7 +93,7 @@ class DistilledClassifier(ImageClassifier):
     def _check_layers(self, model: nn.Module) -> None:
         for name in self.feature_layers:
             if name not in dict(model.named_modules()):
-                raise ValueError(f'feature_layers names {name!r}, which {type(model).__name__} has not')
+                raise ValueError(f'feature_layers names {name!r}, which is not a layer of {type(model).__name__}')
 
     def init_weights(self) -> None:
         """Initialize the student and read the teacher, which only training needs."""

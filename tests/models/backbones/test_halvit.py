@@ -156,7 +156,11 @@ class TestStructure:
                 "with_cp='attn' is not a choice; expected True, False, 'ffn' or 'all_but",
             ),
             (dict(with_cp='all_but_attn', tie='none'), ValueError, "with_cp='all_but_attn' needs tied attention"),
-            (dict(frozen_stages=4), ValueError, 'frozen_stages=4 exceeds the 3 layers'),
+            (
+                dict(frozen_stages=4),
+                ValueError,
+                'frozen_stages=4 is not a number of layers of this model; expected at most 3',
+            ),
             (dict(layer_cfgs=[dict()]), ValueError, 'layer_cfgs has 1 entries for 3 layers'),
             (dict(layer_cfgs=dict(ffn_type='swiglu_fused')), ValueError, "ffn_type='swiglu_fused'"),
         ],
@@ -580,8 +584,8 @@ class TestLargeInputs:
         [
             (dict(window_size=-1), r'window_size=-1 must be 0 \(no windows\) or a number of patches'),
             (dict(global_attn_layers=[1]), r'global_attn_layers=\(1,\) needs a window_size; it is 0'),
-            (dict(window_size=2, global_attn_layers=(0, 3)), 'names layer 3; there are 3'),
-            (dict(window_size=2, global_attn_layers=(-4,)), 'names layer -4; there are 3'),
+            (dict(window_size=2, global_attn_layers=(0, 3)), 'names layer 3, which is not a layer; expected 0 to 2'),
+            (dict(window_size=2, global_attn_layers=(-4,)), 'names layer -4, which is not a layer; expected 0 to 2'),
         ],
     )
     def test_refusals(self, cfg, message):

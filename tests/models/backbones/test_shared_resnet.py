@@ -197,7 +197,7 @@ def test_layer_depth(depth, prefix):
         (dict(depth=18), 'depth=18 has no 1x1 convolutions to share.*50, 101 or 152'),
         (dict(depth=34, shared_stages=(), groups=2), 'no grouped form'),
         (dict(groups=0), 'groups=0 and width_per_group=4 must be at least 1'),
-        (dict(frozen_stages=5), 'frozen_stages=5 exceeds the 4 stages'),
+        (dict(frozen_stages=5), 'frozen_stages=5 is not a number of stages of this model; expected at most 4'),
         (dict(conv_cfg=dict(type='DCNv2')), 'DCNv2.*shared_stages='),
         (dict(stem_channels=12), 'stage 0 cannot be shared: in_channels=12 cannot be widened to out_channels=32'),
         (dict(stem_channels=64), 'stage 0 cannot be shared: in_channels=64'),
