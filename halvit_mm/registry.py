@@ -5,6 +5,8 @@ from mmengine.registry import LOOPS as ROOT_LOOPS
 from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as ROOT_OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.registry import RUNNERS as ROOT_RUNNERS
+from mmengine.registry import VISBACKENDS as ROOT_VISBACKENDS
+from mmengine.registry import VISUALIZERS as ROOT_VISUALIZERS
 from mmengine.registry import Registry
 
 MODELS = Registry('model', parent=ROOT_MODELS, scope='halvit_mm', locations=['halvit_mm.models'])
@@ -17,3 +19,6 @@ OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     scope='halvit_mm',
     locations=['halvit_mm.train'],
 )
+# Empty: a config that inherits our runtime as 'halvit_mm::...' has its visualizer in this scope.
+VISUALIZERS = Registry('visualizer', parent=ROOT_VISUALIZERS, scope='halvit_mm', locations=['halvit_mm.models'])
+VISBACKENDS = Registry('vis_backend', parent=ROOT_VISBACKENDS, scope='halvit_mm', locations=['halvit_mm.models'])

@@ -2,6 +2,7 @@
 
 import sys
 
+import mmengine.registry
 import pytest
 
 from tests.utils import run
@@ -64,3 +65,13 @@ def test_config_is_inherited_by_package_path(tmp_path):
         "print(Config.fromfile(halvit_mm.config_path('halvit/halvit-micro_8xb128_in1k.py')).model.backbone.arch)"
     )
     assert python(code, tmp_path).split()[-4:] == ['tiny', '7', '300', 'micro']
+
+
+def test_a_visualizer_in_our_scope_is_upstreams(tmp_path):
+    visualizer = dict(_scope_='halvit_mm', type='mmpretrain.UniversalVisualizer', name='ours', save_dir=str(tmp_path))
+    # Without registries of ours mmengine would warn and take the root's.
+    with mmengine.registry.VISUALIZERS.switch_scope_and_registry('halvit_mm') as registry:
+        assert registry.scope == 'halvit_mm'
+    built = mmengine.registry.VISUALIZERS.build({**visualizer, 'vis_backends': [dict(type='LocalVisBackend')]})
+    assert type(built).__name__ == 'UniversalVisualizer'
+    assert [*built._vis_backends] == ['LocalVisBackend']
