@@ -582,7 +582,7 @@ class TestLargeInputs:
     @pytest.mark.parametrize(
         ('cfg', 'message'),
         [
-            (dict(window_size=-1), r'window_size=-1 must be 0 \(no windows\) or a number of patches'),
+            (dict(window_size=-1), r'window_size=-1 is not a number of patches; expected 0 \(no windows\)'),
             (dict(global_attn_layers=[1]), r'global_attn_layers=\(1,\) needs a window_size; it is 0'),
             (dict(window_size=2, global_attn_layers=(0, 3)), 'names layer 3, which is not a layer; expected 0 to 2'),
             (dict(window_size=2, global_attn_layers=(-4,)), 'names layer -4, which is not a layer; expected 0 to 2'),

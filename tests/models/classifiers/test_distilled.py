@@ -109,7 +109,7 @@ def test_teacher_is_no_part_of_the_student(checkpoint):
     ('cfg', 'message'),
     [
         (dict(soft=0.0), r'soft=0\.0, hard=0\.0, feature=0\.0'),
-        (dict(temperature=0), 'temperature=0 must'),
+        (dict(temperature=0), 'temperature=0 is not above 0'),
         (dict(feature=1.0), 'go together'),
         (dict(feature_layers=['backbone']), 'go together'),
         (dict(feature=1.0, feature_layers=['backbone.layers.9']), r"'backbone\.layers\.9', which"),
