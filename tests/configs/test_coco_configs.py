@@ -130,9 +130,9 @@ def test_classifiers_checkpoint_starts_the_backbone(tmp_path):
         assert torch.equal(value, given[name][:, 1:] if name == 'pos_embed' else given[name]), name
 
 
-def test_example_of_the_readme(tmp_path):
-    readme = (ROOT / 'README.md').read_text()
-    [example] = re.findall(r'```python\n(# Cascade R-CNN on.*?)```', readme, flags=re.DOTALL)
+def test_example_of_the_page(tmp_path):
+    page = (ROOT / 'docs/detect.md').read_text()
+    [example] = re.findall(r'```python\n(# Cascade R-CNN on.*?)```', page, flags=re.DOTALL)
     file = tmp_path / 'cascade.py'
     file.write_text(example)
     cfg = Config.fromfile(file)
