@@ -116,14 +116,14 @@ def compare_classes(names: Sequence[str], expected: Sequence[str]) -> str | None
     if [*names] == [*expected]:
         return None
     extra, missing = [[one for one in a if one not in b] for a, b in ((names, expected), (expected, names))]
-    parts = [f'{quote(extra)} {"is" if len(extra) == 1 else "are"} too many'] if extra else []
-    parts += [f'{quote(missing)} {"is" if len(missing) == 1 else "are"} missing'] if missing else []
-    return ', '.join(parts) or f'the order is {quote(names)} instead of {quote(expected)}'
+    parts = [f'{shown(extra)} {"is" if len(extra) == 1 else "are"} too many'] if extra else []
+    parts += [f'{shown(missing)} {"is" if len(missing) == 1 else "are"} missing'] if missing else []
+    return ', '.join(parts) or f'the order is {shown(names)} instead of {shown(expected)}'
 
 
-def quote(names: Sequence[str], most: int = 5) -> str:
-    """The first names, for a message."""
-    return ', '.join(repr(name) for name in names[:most]) + (f' ... ({len(names)} in all)' if len(names) > most else '')
+def shown(names: Sequence) -> str:
+    """The first names of a list, in one line."""
+    return ', '.join(map(repr, names[:5])) + (', ...' if len(names) > 5 else '')
 
 
 def test_pipeline(cfg: Config) -> list:

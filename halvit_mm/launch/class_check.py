@@ -14,7 +14,7 @@ from halvit_mm.cost import input_channels
 from halvit_mm.errors import UserError
 from halvit_mm.io.build import build_model
 from halvit_mm.io.components import quiet
-from halvit_mm.io.datasets import compare_classes, local_files, quote, type_name, walk_datasets
+from halvit_mm.io.datasets import compare_classes, local_files, shown, type_name, walk_datasets
 
 # mmpretrain's datasets that take folders for classes where they have no annotation file, and the classes of their type
 FOLDER_DATASETS = dict(CustomDataset=None, ImageNet=1000, ImageNet21k=None)
@@ -89,7 +89,7 @@ def _check_dataset(
     folders = sorted(fileio.list_dir_or_file(str(folder), list_file=False))
     hidden = [name for name in folders if name.startswith('.')]
     if hidden:
-        return [*faults, f'{key}: {folder} holds {quote(hidden)}, which would be a class; remove it'], names, None
+        return [*faults, f'{key}: {folder} holds {shown(hidden)}, which would be a class; remove it'], names, None
     if not folders:
         return [*faults, f'{key}: {folder} holds no folders; expected one for each class, or an ann_file'], names, None
     expected = len(names) if names is not None else FOLDER_DATASETS[kind]
@@ -99,7 +99,7 @@ def _check_dataset(
         faults.append(f'{key}: {folder} holds {len(folders)} folders, and {what}; expected {line}')
     elif names is not None and names != folders and {*names} == {*folders}:
         faults.append(
-            f'{key}: its classes are named {quote(names)}; labels follow the order of the folders; expected '
+            f'{key}: its classes are named {shown(names)}; labels follow the order of the folders; expected '
             f'{_line(key, metainfo=dict(classes=folders))}'
         )
     return faults, names, folders
@@ -149,7 +149,7 @@ def _check_settings(cfg: Config, loaders: Sequence[str], classes: Sequence[str] 
     if classes is not None and number != len(classes):
         yield (
             f'model.head.num_classes={number} is not the number of classes; the data have {len(classes)} '
-            f'({quote(classes)}); expected {_line("model.head", num_classes=len(classes))}'
+            f'({shown(classes)}); expected {_line("model.head", num_classes=len(classes))}'
         )
         number = len(classes)
     for key, part in (

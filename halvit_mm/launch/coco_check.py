@@ -9,9 +9,9 @@ from types import ModuleType
 from mmengine.config import Config
 
 from halvit_mm.errors import UserError, warn
-from halvit_mm.io.datasets import read_classes, type_name, walk_datasets
+from halvit_mm.io.datasets import read_classes, shown, type_name, walk_datasets
 
-from .coco_file import CocoFile, shown, written
+from .coco_file import CocoFile, written
 
 # The file of COCO's training set has 450 MB, takes many seconds to read, and is known to be whole.
 LARGEST_FILE = 64 * 2**20

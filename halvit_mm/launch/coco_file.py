@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from halvit_mm.errors import UserError, warn
-from halvit_mm.io.datasets import type_name
+from halvit_mm.io.datasets import shown, type_name
 
 from .image_sizes import OtherSize, find_other_sizes
 
@@ -456,11 +456,6 @@ def _counts(number: object) -> bool:
         return math.isfinite(float(number))
     except (ValueError, OverflowError):
         return False
-
-
-def shown(names: Sequence) -> str:
-    """The first names of a list, in one line."""
-    return ', '.join(map(repr, names[:5])) + (', ...' if len(names) > 5 else '')
 
 
 def written(names: Sequence) -> str:
