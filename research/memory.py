@@ -1,33 +1,58 @@
-"""Measure what the levels of ``with_cp`` save: the peak of a training process and the activations that a step keeps.
+"""Measure what the levels of ``with_cp`` save and cost: peaks of training processes, kept activations, times of steps.
 
-Of DeiT-S, HaLViT-Tiny and HaLViT-Tiny with each level; over the batch, and over the side of an image. Every point is
-read in a fresh process, with the default allocator.
+Of DeiT, HaLViT and HaLViT with each level: over the batch, over the side of an image, and of Mask R-CNN at 800 x 1333
+beside PVT-M's and ResNet-101's. Every peak is read in a fresh process, with the default allocator. Times are seconds of
+the processor in one thread, which other work on the machine disturbs less than it disturbs the clock; a ratio is the
+median of the ratios to the first model's time in the same round. A second call goes on from what --out has.
 """
 
 import argparse
 import json
+import time
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 
+import torch
+
 from halvit_mm import config_path
-from halvit_mm.cost.benchmark import elapsed, environment, in_fresh_process, peak_memory
+from halvit_mm.cost.benchmark import build_run, elapsed, environment, in_fresh_process, peak_memory
+from halvit_mm.cost.measure import keep_freed_memory, time_interleaved
 from halvit_mm.cost.report import environment_line, markdown_table, save, subplots
 from halvit_mm.cost.subject import Settings, Subject
 from halvit_mm.layers.recompute import LEVELS
 
-BASELINE = 'baselines/deit-small_4xb256_in1k.py'
-OURS = 'halvit/halvit-tiny_8xb128_in1k.py'
+# Configs of the baselines and of ours, to whose backbone each level is given
+TINY = (('DeiT-S', 'deit-small_4xb256_in1k'),), ('HaLViT-Tiny', 'halvit/halvit-tiny_8xb128_in1k')
+MEDIUM = (('DeiT-B', 'deit-base_16xb64_in1k'),), ('HaLViT-M', 'halvit/halvit-medium_8xb128_in1k')
+DETECTION = (
+    (('PVT-M', 'mask-rcnn_pvt-m_fpn_1x_coco'), ('ResNet-101', 'mask-rcnn_r101_fpn_1x_coco')),
+    ('HaLViT-M', 'mask_rcnn/mask-rcnn_halvit-medium_fpn_1x_coco'),
+)
+PARTS = ('batch', 'side', 'detection', 'times', 'times_medium')
 
 
-def write_subjects(folder: Path) -> list[Subject]:
-    """The baseline, ours, and a config for each level."""
-    baseline = Path(__file__).parents[1] / 'configs' / BASELINE
-    subjects = [Subject(str(baseline), 'DeiT-S'), Subject(config_path(OURS), 'HaLViT-Tiny')]
+def write_subjects(folder: Path, baselines: tuple, ours: tuple[str, str]) -> list[Subject]:
+    """The baselines, ours, and a config for each level."""
+    name, path = ours
+    known = {path.stem: path for path in (Path(__file__).parents[1] / 'configs').rglob('*.py')}
+    subjects = [Subject(str(known[stem]), baseline) for baseline, stem in baselines]
+    plain = Subject(config_path(f'{path}.py'), name)
+    subjects.append(plain)
     for level in LEVELS:
-        path = folder / f'{level}.py'
-        path.write_text(f'_base_ = {config_path(OURS)!r}\nmodel = dict(backbone=dict(with_cp={level!r}))\n')
-        subjects.append(Subject(str(path), f'with_cp={level!r}'))
+        config = folder / f'{name}_{level}.py'
+        config.write_text(f'_base_ = {plain.path!r}\nmodel = dict(backbone=dict(with_cp={level!r}))\n')
+        subjects.append(Subject(str(config), f'{name}, with_cp={level!r}'))
     return subjects
+
+
+def step_times(subjects: list[Subject], batch: int, rounds: int) -> dict[str, list[float]]:
+    """Seconds of the processor that training steps take, of models in turn, in one thread."""
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    settings = Settings()
+    runs = {s.name: build_run(s, s.model(settings), settings, batch, 'train', 'fp32') for s in subjects}
+    return time_interleaved(runs, rounds, warm_up=1, clock=time.process_time)
 
 
 def chart(points: list[dict], path: Path) -> Path:
@@ -37,7 +62,8 @@ def chart(points: list[dict], path: Path) -> Path:
     for ax, (key, label) in zip(axes, labels.items()):
         for name in dict.fromkeys(point['name'] for point in points):
             line = [point for point in points if (point['over'], point['name']) == (key, name)]
-            ax.plot([p[key] for p in line], [p['peak_memory_bytes'] / 1e9 for p in line], marker='o', label=name)
+            at = [p['batch'] if key == 'batch' else p['shape'][0] for p in line]
+            ax.plot(at, [p['peak_memory_bytes'] / 1e9 for p in line], marker='o', label=name)
         ax.set_xlabel(label)
         ax.set_ylabel('peak of a training process (GB)')
         ax.set_ylim(bottom=0)
@@ -48,11 +74,11 @@ def chart(points: list[dict], path: Path) -> Path:
 
 def table(points: list[dict]) -> str:
     """Markdown table of the points, with ratios to the first config's."""
-    first = {(p['batch'], p['side']): p for p in points if p['name'] == points[0]['name']}
+    first = {(p['batch'], tuple(p['shape'])): p for p in reversed(points)}
     rows = []
     for point in points:
-        base = first[point['batch'], point['side']]
-        cells = [point['name'], point['batch'], f'{point["side"]} x {point["side"]}']
+        base = first[point['batch'], tuple(point['shape'])]
+        cells = [point['name'], point['batch'], ' x '.join(map(str, point['shape']))]
         for key in ('activation_bytes', 'peak_memory_bytes'):
             cells += [f'{point[key] / 1e6:.0f}', f'{point[key] / base[key]:.2f}']
         rows.append(cells)
@@ -60,26 +86,65 @@ def table(points: list[dict]) -> str:
     return markdown_table(header, rows)
 
 
+def times_table(times: dict[str, list[float]]) -> str:
+    """Markdown table of the steps' times, with ratios to the first model's."""
+    first = next(iter(times.values()))
+    rows = []
+    for name, seconds in times.items():
+        ratios = [one / base for one, base in zip(seconds, first, strict=True)]
+        spread = f'{min(ratios):.3f} to {max(ratios):.3f}'
+        rows.append([name, len(seconds), f'{median(seconds):.2f}', f'{median(ratios):.3f}', spread])
+    return markdown_table(['', 'rounds', 'median s', 'ratio', 'ratios'], rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--parts', nargs='+', choices=PARTS, default=PARTS, help='(default: all)')
     parser.add_argument('--batches', nargs='+', type=int, default=[4, 8, 16])
     parser.add_argument('--sides', nargs='+', type=int, default=[224, 448, 672])
+    parser.add_argument('--rounds', type=int, default=8, help='timed steps (default: %(default)s)')
     parser.add_argument('--out', type=Path, required=True, help='folder of memory.json and memory.png')
     args = parser.parse_args()
     say = elapsed()
-    over = [('batch', batch, 224) for batch in args.batches] + [('side', 2, side) for side in args.sides]
-    points = []
-    with TemporaryDirectory() as folder:
-        for subject in write_subjects(Path(folder)):
-            for key, batch, side in over:
-                settings = Settings(shape=(side, side))
-                say(f'{subject.name}: batch {batch}, {side} x {side}')
-                measured = in_fresh_process(peak_memory, subject, settings, batch, 'train', 'fp32')
-                points.append(dict(name=subject.name, over=key, batch=batch, side=side, **measured))
     args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / 'memory.json').write_text(json.dumps(points, indent=1) + '\n')
-    chart(points, args.out / 'memory.png')
-    print(environment_line(environment(Settings())), table(points), sep='\n\n')
+    kept = args.out / 'memory.json'
+    measured = json.loads(kept.read_text()) if kept.exists() else {}
+
+    def measure(key: str, function, *arguments):
+        if key not in measured:
+            say(key)
+            measured[key] = in_fresh_process(function, *arguments)
+            kept.write_text(json.dumps(measured, indent=1) + '\n')
+        return measured[key]
+
+    def points(over: str, models: tuple, batches_and_shapes: list[tuple[int, tuple[int, int]]]) -> list[dict]:
+        found = []
+        for subject in write_subjects(folder, *models):
+            for batch, shape in batches_and_shapes:
+                key = f'{subject.name}, batch {batch}, {shape[0]} x {shape[1]}'
+                read = measure(key, peak_memory, subject, Settings(shape=shape), batch, 'train', 'fp32')
+                found.append(dict(name=subject.name, over=over, batch=batch, shape=shape, **read))
+        return found
+
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        shown = [environment_line(environment(Settings()))]
+        classification = []
+        if 'batch' in args.parts:
+            classification += points('batch', TINY, [(batch, (224, 224)) for batch in args.batches])
+        if 'side' in args.parts:
+            classification += points('side', TINY, [(2, (side, side)) for side in args.sides])
+        if classification:
+            chart(classification, args.out / 'memory.png')
+            shown.append(table(classification))
+        if 'detection' in args.parts:
+            shown.append(table(points('detection', DETECTION, [(1, (800, 1333))])))
+        for part, models, batch in (('times', TINY, 16), ('times_medium', MEDIUM, 16)):
+            if part in args.parts:
+                subjects = write_subjects(folder, *models)
+                key = f'times, {subjects[0].name}, batch {batch}, {args.rounds} rounds'
+                shown.append(times_table(measure(key, step_times, subjects, batch, args.rounds)))
+    print(*shown, sep='\n\n')
 
 
 if __name__ == '__main__':
