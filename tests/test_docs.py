@@ -169,13 +169,14 @@ def test_the_api_has_every_module():
 TOOLS = sorted(path.name for path in (ROOT / 'tools').iterdir() if path.suffix in ('.py', '.sh'))
 
 
-# train.py and test.py have upstream's command lines; export_onnx.py is export.py.
-@pytest.mark.parametrize('tool', [name for name in TOOLS if name not in ('train.py', 'test.py', 'export_onnx.py')])
+# export_onnx.py is export.py.
+@pytest.mark.parametrize('tool', [name for name in TOOLS if name != 'export_onnx.py'])
 def test_help_has_an_example_and_explains_each_option(tool):
     start = run_tool if tool.endswith('.py') else run
     lines = start(ROOT / 'tools' / tool, '--help', COLUMNS='120').stdout.splitlines()
     example = lines.index(next(line for line in lines if line.startswith('example')))
     assert f'tools/{tool}' in lines[example + 1]
-    for i, line in enumerate(lines):
+    # Upstream explains the options of train.py and test.py.
+    for i, line in enumerate(lines if tool not in ('train.py', 'test.py') else ()):
         if line.startswith('  -'):
             assert re.search(r'\S  +\S', line) or lines[i + 1].startswith(' ' * 20), line

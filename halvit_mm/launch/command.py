@@ -23,7 +23,15 @@ of halvit_mm:
   --trust-checkpoint    load and execute a checkpoint that carries code
 
 environment:
-  {DEBUG}=1     print the traceback of an error, not only its line"""
+  {DEBUG}=1     print the traceback of an error, not only its line
+
+example:
+  """
+EXAMPLES = dict(
+    train='python tools/train.py configs/digits/halvit_2xb64_digits.py --work-dir work_dirs/digits '
+    '--cfg-options train_cfg.max_epochs=10',
+    test='python tools/test.py configs/digits/halvit_2xb64_digits.py work_dirs/digits/epoch_10.pth',
+)
 
 
 @dataclass
@@ -113,7 +121,7 @@ def _parse_first(tool: str, argv: list[str]) -> tuple[str, argparse.Namespace]:
                 return package, _parse(upstream, tool, argv)
         except SystemExit as end:
             if not end.code:
-                print(HELP)
+                print(HELP + EXAMPLES[tool])
                 raise
             refusals.append(errors.getvalue())
     sys.stderr.write(refusals[0])
