@@ -197,8 +197,12 @@ def _refuse_foreign(module: nn.Module, state_dict: Mapping[str, Tensor], prefix:
     # mmengine's init_weights sets this attribute while it runs.
     if not _reading_file.get() and not hasattr(module, '_params_init_info'):
         return
-    # A file of a tied model has no deviations.
-    expected = {prefix + name: value for name, value in module.state_dict().items() if '.deviation.' not in name}
+    # A file of a tied model has neither deviations nor slack.
+    expected = {
+        prefix + name: value
+        for name, value in module.state_dict().items()
+        if not {'deviation', 'slack'} & {*name.split('.')}
+    }
     given = {name: value for name, value in state_dict.items() if name.startswith(prefix)}
     comparison = Comparison(expected, given)
     shared, unfilled = _shared_matrices(module, prefix), comparison.unfilled
@@ -243,4 +247,5 @@ def _shared_matrices(module: nn.Module, prefix: str) -> set[str]:
         '.'.join(filter(None, (prefix.rstrip('.'), owner, name)))
         for owner, part in module.named_modules()
         for name in getattr(part, 'matrices', ())
+        if name in part._parameters
     }

@@ -12,7 +12,8 @@ from .attention import TiedMultiheadAttention
 from .bottleneck import SharedBottleneckStage
 from .encoder_layer import EncoderLayer, TiedEncoderLayer
 from .ffn import TiedFFN
-from .shared import TiedModule, add_deviations, remove_deviations, set_matrix, tied_modules
+from .shared import TiedModule, add_deviations, add_slack, remove_deviations, set_matrix, tied_modules
+from .sharing import share_matrices
 
 __all__ = [
     'EncoderLayer',
@@ -22,7 +23,9 @@ __all__ = [
     'TiedModule',
     'TiedMultiheadAttention',
     'add_deviations',
+    'add_slack',
     'remove_deviations',
     'set_matrix',
+    'share_matrices',
     'tied_modules',
 ]

@@ -11,7 +11,7 @@ from halvit_mm.arguments import Expect, refuse_unknown_arguments
 from halvit_mm.registry import MODELS
 
 from .recompute import recompute
-from .shared import TiedModule, linear, transposed_linear, transposed_view
+from .shared import TiedModule, linear, transposed_view
 
 
 @MODELS.register_module()
@@ -107,29 +107,22 @@ class TiedMultiheadAttention(TiedModule, BaseModule):
         Returns:
             Tensor: Shape (B, N, D), without the shortcut.
         """
-        query, output = self.in_and_out('q_weight')
-        return self._project_out(self._attend(x, query, norm), output)
+        return self.project_out(self.attend(x, norm))
 
-    def attend(self, x: Tensor, norm: Callable[[Tensor], Tensor]) -> Tensor:
+    def attend(self, x: Tensor, norm: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """The part of :meth:`forward` in front of :meth:`project_out`: the heads' outputs, shape (B, N, D)."""
-        return self._attend(x, self.in_and_out('q_weight')[0], norm)
-
-    def project_out(self, heads: Tensor) -> Tensor:
-        """The rest of :meth:`forward`: shape (B, N, D) to (B, N, D)."""
-        return self._project_out(heads, self.in_and_out('q_weight')[1])
-
-    def _attend(self, x: Tensor, query: Tensor, norm: Callable[[Tensor], Tensor] | None) -> Tensor:
         if norm is None:
-            q, k, v = self._project(x, query)
+            q, k, v = self._project(x)
         else:
-            q, k, v = recompute(lambda x, query: self._project_at_once(norm(x), query), x, query)
+            q, k, v = recompute(lambda x: self._project_at_once(norm(x)), x)
         attn_drop = self.attn_drop if self.training else 0.0
         out = F.scaled_dot_product_attention(q, k, v, dropout_p=attn_drop, scale=self.qk_scale)
         return out.transpose(1, 2).flatten(2)
 
-    def _project_out(self, heads: Tensor, output: Tensor) -> Tensor:
+    def project_out(self, heads: Tensor) -> Tensor:
+        """The rest of :meth:`forward`: shape (B, N, D) to (B, N, D)."""
         out = heads.reshape(-1, self.embed_dims)
-        out = transposed_linear(out, output, self.proj_bias).view(heads.shape)  # output: W_q^T concat(heads)
+        out = self.transposed_linear('q_weight', out, self.proj_bias).view(heads.shape)  # output: W_q^T concat(heads)
         return self.out_drop(self.gamma1(self.proj_drop(out)))
 
     def attention_weights(self, x: Tensor) -> Tensor:
@@ -141,29 +134,28 @@ class TiedMultiheadAttention(TiedModule, BaseModule):
         Returns:
             Tensor: Weight of token j for token i at ``[..., i, j]``, shape (B, H, N, N).
         """
-        query, _ = self.in_and_out('q_weight')
-        q, k, _ = self._project(x, query)
+        q, k, _ = self._project(x)
         scale = self.head_dims**-0.5 if self.qk_scale is None else self.qk_scale
         return (q @ k.mT * scale).softmax(-1)
 
-    def _project(self, x: Tensor, query: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, by W_q of shape (D, D), keys and values of x, shape (B, N, D): views of shape (B, H, N, D / H)."""
+    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of x, shape (B, N, D): views of shape (B, H, N, D / H)."""
         B, N, D = x.shape
         q_bias, k_bias, v_bias = (None,) * 3 if self.qkv_bias is None else self.qkv_bias.chunk(3)
-        key, value = self.in_and_out('kv_weight')
 
         tokens = x.reshape(B * N, D)
-        q = linear(tokens, query, q_bias)  # query: W_q x
+        q = self.linear('q_weight', tokens, q_bias)  # query: W_q x
         tokens = tokens.to(q.dtype)  # once; autocast would do it for each product
-        k = linear(tokens, key, k_bias)  # key: W_kv x
-        v = transposed_linear(tokens, value, v_bias)  # value: W_kv^T x
+        k = self.linear('kv_weight', tokens, k_bias)  # key: W_kv x
+        v = self.transposed_linear('kv_weight', tokens, v_bias)  # value: W_kv^T x
         return tuple(t.view(B, N, self.num_heads, self.head_dims).transpose(1, 2) for t in (q, k, v))
 
-    def _project_at_once(self, x: Tensor, query: Tensor) -> tuple[Tensor, ...]:
+    def _project_at_once(self, x: Tensor) -> tuple[Tensor, ...]:
         """:meth:`_project` by one product, in front of which the backward pass stops to compute again."""
         B, N, D = x.shape
         key, value = self.in_and_out('kv_weight')
-        out = linear(x.reshape(B * N, D), torch.cat([query, key, transposed_view(value)]), self.qkv_bias)
+        maps = torch.cat([self.way_in('q_weight'), key, transposed_view(value)])
+        out = linear(x.reshape(B * N, D), maps, self.qkv_bias)
         return out.view(B, N, 3, self.num_heads, self.head_dims).permute(2, 0, 3, 1, 4).unbind(0)
 
 

@@ -9,7 +9,7 @@ from halvit_mm.registry import MODELS
 
 from .attention import build_layer_scale
 from .recompute import recompute
-from .shared import TiedModule, linear, transposed_linear
+from .shared import TiedModule
 
 
 class FrugalGELU(nn.GELU):
@@ -126,7 +126,7 @@ class TiedFFN(TiedModule, BaseModule):
 
     def _transform(self, x: Tensor) -> Tensor:
         tokens = x.reshape(-1, self.embed_dims)
-        way_in, way_out = self.in_and_out('weight')
-        hidden = self.ffn_drop(self.activate(linear(tokens, way_in, self.hidden_bias)))  # F(W x + b_1)
-        out = self.ffn_drop(transposed_linear(hidden, way_out, self.out_bias)).view(x.shape)  # W^T F(W x + b_1) + b_2
+        hidden = self.ffn_drop(self.activate(self.linear('weight', tokens, self.hidden_bias)))  # F(W x + b_1)
+        out = self.transposed_linear('weight', hidden, self.out_bias)  # W^T F(W x + b_1) + b_2
+        out = self.ffn_drop(out).view(x.shape)
         return self.gamma2(out)

@@ -1,14 +1,17 @@
-"""Matrices that serve on the way in and, transposed, on the way out, and deviations from them.
+"""Matrices that serve on the way in and, transposed, on the way out, and what a way out may have beyond them.
 
 This is the only place that applies a matrix W and its transpose: ``W x`` and ``W^T x``, for tokens and for the pixels
 of a map.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from math import sqrt
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from halvit_mm.errors import UserError
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -102,12 +105,77 @@ class Deviation(nn.Module):
         self.way_out = nn.ParameterDict({name: torch.zeros_like(matrix) for name, matrix in matrices.items()})
         self.register_buffer('alpha', next(iter(matrices.values())).new_ones(()))
 
-    def forward(self, name: str, matrix: Tensor) -> tuple[Tensor, Tensor]:
-        """W_1 and W_2^T of the shared matrix S of that name, both of S's shape."""
-        return matrix + self.alpha * self.way_in[name], matrix + self.alpha * self.way_out[name]
+
+class Slack(nn.Module):
+    """What the way out of a tied pair has beyond the transpose of the way in: ``W_2^T = W + U V``, of low rank.
+
+    Source: the layer-wise differences of "Relaxed Recursive Transformers" (`arXiv 2410.20672
+    <https://arxiv.org/abs/2410.20672>`_), between the two ways through a matrix instead of between two layers.
+
+    V starts as LoRA's first matrix does (Kaiming's uniform distribution), U at zero: the pair starts tied.
+
+    Args:
+        matrices (Mapping[str, Tensor]): The shared matrices by name, each of shape (out, in).
+        rank (int): Columns of U.
+
+    Attributes:
+        left (nn.ParameterDict): U of each matrix, shape (out, rank).
+        right (nn.ParameterDict): V of each matrix, shape (rank, in).
+    """
+
+    def __init__(self, matrices: Mapping[str, Tensor], rank: int) -> None:
+        super().__init__()
+        self.left = nn.ParameterDict({name: m.new_zeros(m.shape[0], rank) for name, m in matrices.items()})
+        self.right = nn.ParameterDict({name: m.new_empty(rank, m.shape[1]) for name, m in matrices.items()})
+        for right in self.right.values():
+            nn.init.kaiming_uniform_(right, a=sqrt(5))
+
+    def difference(self, name: str) -> Tensor:
+        """``U V``, of the matrix's shape."""
+        return self.left[name] @ self.right[name]
+
+    def forward(self, name: str, x: Tensor) -> Tensor:
+        """``x U V`` without the product U V: shape (T, out) to (T, in)."""
+        return x @ self.left[name] @ self.right[name]
 
 
-class TiedModule:
+class Borrower:
+    """A module that may use the matrices of another in place of its own; each then has one owner and one name.
+
+    Attributes:
+        matrices (tuple[str]): Names of those parameters.
+    """
+
+    matrices: tuple[str, ...]
+    # In a tuple the lender is hidden from the children of the module.
+    _lender: tuple[nn.Module, ...] = ()
+
+    @property
+    def owner(self) -> nn.Module:
+        """nn.Module: The lender, or the module itself where its matrices are its own."""
+        return self._lender[0] if self._lender else self
+
+    def matrix(self, name: str) -> Tensor:
+        """The owner's matrix of that name."""
+        return getattr(self.owner, name)
+
+    def borrow(self, lender: nn.Module) -> None:
+        """Drop the module's matrices and use those of a module of the same kind, which must be a part of the model."""
+        for name in self.matrices:
+            delattr(self, name)
+        self._lender = (lender,)
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Tensor], prefix: str, *args) -> None:
+        for name in self.matrices if self._lender else ():
+            if prefix + name in state_dict:
+                raise UserError(
+                    f'{prefix}{name} is not a matrix of this model, whose layers share; expected weights of a model '
+                    'with the same share'
+                )
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class TiedModule(Borrower):
     """A module whose matrices serve on the way in and, transposed, on the way out.
 
     Attributes:
@@ -124,22 +192,41 @@ class TiedModule:
             initialize = self.draw if name in self.matrices else nn.init.zeros_
             initialize(parameter)
 
-    def in_and_out(self, name: str) -> tuple[Tensor, Tensor]:
-        """The matrix of the way in and that of the way out. They differ only where the module has a deviation.
-
-        Args:
-            name (str): One of ``matrices``.
-
-        Returns:
-            tuple[Tensor, Tensor]: ``W_1`` and ``W_2^T``, of one shape.
-        """
-        matrix = getattr(self, name)
+    def way_in(self, name: str) -> Tensor:
+        """``W_1``: the matrix of that name, with the module's deviation if it has one."""
         deviation = getattr(self, 'deviation', None)
-        return (matrix, matrix) if deviation is None else deviation(name, matrix)
+        matrix = self.matrix(name)
+        return matrix if deviation is None else matrix + deviation.alpha * deviation.way_in[name]
+
+    def way_out(self, name: str) -> Tensor:
+        """``W_2^T``, of the same shape: the matrix of that name, with the module's deviation or slack if it has one."""
+        deviation, slack = getattr(self, 'deviation', None), getattr(self, 'slack', None)
+        matrix = self.matrix(name)
+        if deviation is not None:
+            return matrix + deviation.alpha * deviation.way_out[name]
+        return matrix if slack is None else matrix + slack.difference(name)
+
+    def in_and_out(self, name: str) -> tuple[Tensor, Tensor]:
+        """``W_1`` and ``W_2^T`` of the matrix of that name; see :meth:`way_in` and :meth:`way_out`."""
+        return self.way_in(name), self.way_out(name)
+
+    def linear(self, name: str, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """:func:`linear` by the way in of the matrix of that name: shape (T, in) to (T, out)."""
+        return linear(x, self.way_in(name), bias)
+
+    def transposed_linear(self, name: str, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """:func:`transposed_linear` by the way out of the matrix of that name: shape (T, out) to (T, in).
+
+        A slack is applied by its two thin matrices, so that an exported file holds W once.
+        """
+        slack = getattr(self, 'slack', None)
+        if slack is None:
+            return transposed_linear(x, self.way_out(name), bias)
+        return transposed_linear(x, self.matrix(name), bias) + slack(name, x)
 
 
 def tied_modules(model: nn.Module) -> Iterator[tuple[str, TiedModule]]:
-    """Name and module of every owner of shared matrices in a model."""
+    """Name and module of every module of a model that uses a matrix and its transpose."""
     for name, module in model.named_modules():
         if isinstance(module, TiedModule):
             yield name, module
@@ -158,7 +245,7 @@ def add_deviations(model: nn.Module) -> None:
     if not owners:
         raise ValueError(f'annealed=True: {type(model).__name__} has no tied attention, FFN or bottleneck to anneal')
     for _, module in owners:
-        module.deviation = Deviation({name: getattr(module, name) for name in module.matrices})
+        module.deviation = Deviation({name: module.matrix(name) for name in module.matrices})
 
 
 def remove_deviations(model: nn.Module) -> None:
@@ -168,20 +255,40 @@ def remove_deviations(model: nn.Module) -> None:
             del module.deviation
 
 
-def set_matrix(module: TiedModule, name: str, way_in: Tensor, way_out: Tensor) -> None:
-    """Set a shared matrix to the mean of two, which is nearest to both in least squares, and its deviation to the rest.
+def add_slack(model: nn.Module, rank: int) -> None:
+    """Give the way out of every tied pair of a model a :class:`Slack` of that rank.
 
     Args:
-        module (TiedModule): Owner of the matrix.
-        name (str): Name of the matrix.
-        way_in (Tensor): W_1, with as many entries as the matrix.
-        way_out (Tensor): W_2^T, with as many entries as the matrix.
+        model (nn.Module): A model whose tied layers are linear maps of tokens.
+        rank (int): Columns of U.
     """
-    matrix = getattr(module, name)
+    for _, module in tied_modules(model):
+        module.slack = Slack({name: module.matrix(name) for name in module.matrices}, rank)
+
+
+def set_matrix(modules: Sequence[TiedModule], name: str, ways: Sequence[tuple[Tensor, Tensor]]) -> None:
+    """Set the matrix that modules use to the mean of theirs, and what they have beyond it to the rest.
+
+    The mean is nearest to all in least squares. A deviation becomes the whole rest, and a slack what is nearest to the
+    rest within its rank: the truncated singular value decomposition.
+
+    Args:
+        modules (Sequence[TiedModule]): One module, or those that share.
+        name (str): Name of the matrix.
+        ways (Sequence[tuple]): W_1 and W_2^T of each module, each with as many entries as the matrix.
+    """
+    matrix = modules[0].matrix(name)
     with torch.no_grad():
-        mean = (way_in + way_out) / 2
-        matrix.copy_(mean.view_as(matrix))
-        if hasattr(module, 'deviation'):
-            module.deviation.way_in[name].copy_((way_in - mean).view_as(matrix))
-            module.deviation.way_out[name].copy_((way_out - mean).view_as(matrix))
-            module.deviation.alpha.fill_(1)
+        ways = [[way.view_as(matrix) for way in pair] for pair in ways]
+        matrix.copy_(sum(way for pair in ways for way in pair) / (2 * len(ways)))
+        for module, (way_in, way_out) in zip(modules, ways, strict=True):
+            if hasattr(module, 'deviation'):
+                module.deviation.way_in[name].copy_(way_in - matrix)
+                module.deviation.way_out[name].copy_(way_out - matrix)
+                module.deviation.alpha.fill_(1)
+            if hasattr(module, 'slack'):
+                left, values, right = torch.linalg.svd(way_out - matrix, full_matrices=False)
+                rank = module.slack.left[name].shape[1]
+                root = values[:rank].sqrt()
+                module.slack.left[name][:, : len(root)] = left[:, :rank] * root
+                module.slack.right[name][: len(root)] = root[:, None] * right[:rank]

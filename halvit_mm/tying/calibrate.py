@@ -9,6 +9,16 @@ from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
 from torch import Tensor, nn
 
 from halvit_mm.layers import tied_modules
+from halvit_mm.layers.sharing import groups_that_share
+
+
+class _Chain(nn.ModuleList):
+    """Blocks that run one after another, each with the further arguments of the first."""
+
+    def forward(self, x: Tensor, *args, **kwargs) -> Tensor:
+        for block in self:
+            x = _first(block(x, *args, **kwargs))
+        return x
 
 
 class _Stop(Exception):
@@ -78,7 +88,7 @@ def fit_units(
     block for the plain model's input, so that it corrects the errors of the blocks in front of it. Adam with a cosine
     schedule fits the matrices, biases and norms of the block. Where the matrices have deviations, only the shared
     matrices are fitted, and the deviations then take up the differences from the plain matrices: the model keeps the
-    plain one's function.
+    plain one's function. Blocks that share matrices are fitted together, as one block.
 
     Args:
         plain (nn.Module): The plain model.
@@ -95,21 +105,23 @@ def fit_units(
     untied = [(owner, name, [matrix.detach().clone() for matrix in ways]) for owner, name, ways in untied]
     for owner in owners:
         owner.deviation.alpha.fill_(0)
-    for unit in units:
-        targets = [output for _, _, output in record(plain, unit, images)]
-        inputs = [(args, kwargs) for args, kwargs, _ in record(tied, unit, images)]
-        report(unit, *_fit(tied.get_submodule(unit), inputs, targets, steps, lr, bool(owners)))
+    for group in groups_that_share(tied, units):
+        targets = [output for _, _, output in record(plain, group[-1], images)]
+        inputs = [(args, kwargs) for args, kwargs, _ in record(tied, group[0], images)]
+        block = _Chain([tied.get_submodule(unit) for unit in group])
+        report(' and '.join(group), *_fit(block, inputs, targets, steps, lr, bool(owners)))
     for owner, name, ways in untied:
         with torch.no_grad():
             for deviations, matrix in zip((owner.deviation.way_in, owner.deviation.way_out), ways):
-                deviations[name].copy_(matrix - getattr(owner, name))
+                deviations[name].copy_(matrix - owner.matrix(name))
         owner.deviation.alpha.fill_(1)
 
 
 def _fit(module: nn.Module, inputs, targets, steps: int, lr: float, matrices_only: bool) -> tuple[float, float]:
     """Fit a module; its relative errors before and after."""
     if matrices_only:
-        parameters = [getattr(owner, name) for _, owner in tied_modules(module) for name in owner.matrices]
+        owners = {user.owner: None for _, user in tied_modules(module)}
+        parameters = [owner.matrix(name) for owner in owners for name in owner.matrices]
     else:
         parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     module.eval()

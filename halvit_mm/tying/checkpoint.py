@@ -19,7 +19,7 @@ from halvit_mm.io.build import build_model, load_model
 from halvit_mm.io.checkpoints import written_whole
 from halvit_mm.io.datasets import local_files, walk_datasets
 from halvit_mm.io.weights import Comparison
-from halvit_mm.layers import SharedBottleneckStage
+from halvit_mm.layers import SharedBottleneckStage, TiedModule, set_matrix
 
 from .bases import relative_error
 from .calibrate import fit_units, output_error
@@ -79,7 +79,7 @@ def tie_weights(plain: nn.Module, tied: nn.Module, way: str = 'products') -> lis
     for name, value in ours.items():
         if name in given and given[name].shape == value.shape:
             value.copy_(given[name])
-    layers = []
+    layers, shared = [], {}
     for name, module, reference in pairs:
         if isinstance(module, SharedBottleneckStage):
             layers.append(TiedLayer(name, fill_stage(module, reference, way)))
@@ -88,6 +88,11 @@ def tie_weights(plain: nn.Module, tied: nn.Module, way: str = 'products') -> lis
         weights = align(kind.read(reference), way)
         kind.fill(module, weights)
         layers.append(TiedLayer(name, {matrix: relative_error(*ways) for matrix, ways in weights.pairs().items()}))
+        if isinstance(module, TiedModule):
+            shared.setdefault(module.owner, []).append((module, weights.pairs()))
+    for owner, users in shared.items():
+        for matrix in owner.matrices if len(users) > 1 else ():
+            set_matrix([module for module, _ in users], matrix, [ways[matrix] for _, ways in users])
     return layers
 
 
@@ -99,14 +104,18 @@ def _is_tied_form(module: nn.Module, reference: nn.Module) -> bool:
 
 def _forms(module: nn.Module, reference: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """State dicts of a tied module and of the plain one once it is tied, without entries that may differ."""
-    ours = {name: value for name, value in module.state_dict().items() if 'deviation' not in name.split('.')}
+    ours = {
+        name: value for name, value in module.state_dict().items() if not {'deviation', 'slack'} & {*name.split('.')}
+    }
     if isinstance(module, SharedBottleneckStage):
         # The depthwise convolutions and the shared matrix are not in the plain stage.
         return tuple(
             {name: value for name, value in state.items() if re.match(r'\d+\.(conv2|bn)', name)}
             for state in (ours, reference.state_dict())
         )
-    return ours, kind_of(reference).tie(copy.deepcopy(reference)).state_dict()
+    given = kind_of(reference).tie(copy.deepcopy(reference)).state_dict()
+    borrowed = module.matrices if isinstance(module, TiedModule) and module.owner is not module else ()
+    return ours, {name: value for name, value in given.items() if name not in borrowed}
 
 
 def units_of(names: Sequence[str]) -> list[str]:

@@ -46,7 +46,7 @@ def _stacked_bias(layer: nn.Linear) -> Tensor:
 def _fill(owner: TiedModule, weights: Weights) -> None:
     pairs = weights.pairs()
     for name in owner.matrices:
-        set_matrix(owner, name, *pairs[name])
+        set_matrix([owner], name, [pairs[name]])
 
 
 @torch.no_grad()
@@ -141,7 +141,7 @@ class SubsampledAttention(Projections):
         return attn
 
     def fill(self, attn: nn.Module, weights: AttentionWeights) -> None:
-        set_matrix(attn.q, 'weight', *weights.pairs()['q_weight'])
+        set_matrix([attn.q], 'weight', [weights.pairs()['q_weight']])
         _fill(attn.kv, weights)
         _fill_bias(attn.q.bias, weights.query_bias)
         _fill_bias(attn.kv.bias, weights.key_bias, weights.value_bias)

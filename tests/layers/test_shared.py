@@ -8,6 +8,7 @@ from torch import nn
 from halvit_mm.layers.shared import (
     TiedModule,
     add_deviations,
+    add_slack,
     conv1x1,
     linear,
     remove_deviations,
@@ -85,7 +86,7 @@ def test_deviations_are_what_two_matrices_are_beyond_their_mean():
     assert not owner.bias.any()
     add_deviations(model)
     way_in, way_out = torch.randn(4, 3), torch.randn(4, 3)
-    set_matrix(owner, 'weight', way_in, way_out)
+    set_matrix([owner], 'weight', [(way_in, way_out)])
     torch.testing.assert_close(owner.weight, (way_in + way_out) / 2)
     for own, expected in zip(owner.in_and_out('weight'), (way_in, way_out)):
         torch.testing.assert_close(own, expected)
@@ -95,3 +96,37 @@ def test_deviations_are_what_two_matrices_are_beyond_their_mean():
     assert [*model.state_dict()] == ['0.weight', '0.bias']
     with pytest.raises(ValueError, match='Linear has no tied attention, FFN or bottleneck to anneal'):
         add_deviations(nn.Linear(2, 2))
+
+
+class TestSlack:
+    def owner(self) -> Owner:
+        torch.manual_seed(0)
+        owner = Owner().double()
+        add_slack(owner, 2)
+        return owner
+
+    def test_starts_tied(self):
+        owner = self.owner()
+        assert torch.equal(owner.way_out('weight'), owner.weight)
+        assert [(name, tuple(p.shape)) for name, p in owner.slack.named_parameters()] == [
+            ('left.weight', (4, 2)),
+            ('right.weight', (2, 3)),
+        ]
+
+    def test_equals_two_matrices(self):
+        """In values; and the gradients of W, U and V are those of W_1 and W_2 by the chain rule."""
+        owner = self.owner()
+        nn.init.normal_(owner.slack.left['weight'])
+        left, right = owner.slack.left['weight'], owner.slack.right['weight']
+        way_in, way_out = owner.weight.detach().clone().requires_grad_(), (owner.weight + left @ right).detach()
+        way_out.requires_grad_()
+        x = torch.randn(5, 3, dtype=torch.double)
+        ours = owner.transposed_linear('weight', F.relu(owner.linear('weight', x)))
+        expected = transposed_linear(F.relu(linear(x, way_in)), way_out)
+        torch.testing.assert_close(ours, expected)
+        torch.testing.assert_close(owner.way_out('weight'), way_out)
+        for out in (ours, expected):
+            out.square().sum().backward()
+        torch.testing.assert_close(owner.weight.grad, way_in.grad + way_out.grad)
+        torch.testing.assert_close(left.grad, way_out.grad @ right.T)
+        torch.testing.assert_close(right.grad, left.T @ way_out.grad)

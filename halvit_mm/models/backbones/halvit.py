@@ -11,7 +11,7 @@ from torch import Tensor
 
 from halvit_mm.arguments import Expect, refuse_unknown_arguments
 from halvit_mm.io.weights import guard
-from halvit_mm.layers import EncoderLayer, TiedEncoderLayer, add_deviations
+from halvit_mm.layers import EncoderLayer, TiedEncoderLayer, add_deviations, add_slack, share_matrices
 from halvit_mm.registry import MODELS
 
 TIES = ('both', 'attn', 'ffn', 'none')
@@ -61,6 +61,13 @@ class HaLViT(VisionTransformer):
         pre_norm (bool): Whether the tokens are normalized in front of the first layer. Defaults to False.
         tie (str): Which part of a layer is tied: ``'both'``, ``'attn'``, ``'ffn'`` or ``'none'``. The last is
             the control: parameter for parameter and key for key a ``VisionTransformer``. Defaults to ``'both'``.
+        share (int): Consecutive layers that use the same matrices; norms, biases and layer scales stay each layer's
+            own. Each matrix is a parameter of the first layer of its group, whose learning rate it has under layer-wise
+            decay. The last group may be shorter. 1 means that every layer has its own; see
+            :mod:`halvit_mm.layers.sharing`. Defaults to 1.
+        tie_rank (int): Rank of what the way out of each tied pair has beyond the transpose of the way in, in each
+            layer: ``W + U V``, which starts at W; see :class:`~halvit_mm.layers.shared.Slack`. 0 means none. Defaults
+            to 0.
         annealed (bool): Whether the tied matrices have deviations. :class:`~halvit_mm.train.AnnealTyingHook` scales
             them down, from an untied model to a tied one. Defaults to False.
         with_cp (bool or str): Which of a layer's activations are computed again in the backward pass instead of being
@@ -82,8 +89,8 @@ class HaLViT(VisionTransformer):
 
     Raises:
         AssertionError: If ``arch`` or ``out_indices`` are not as above.
-        ValueError: If ``out_type``, ``tie``, ``annealed``, ``frozen_stages``, ``layer_cfgs``, ``window_size`` or
-            ``global_attn_layers`` are not as above.
+        ValueError: If ``out_type``, ``tie``, ``share``, ``tie_rank``, ``annealed``, ``frozen_stages``, ``layer_cfgs``,
+            ``window_size`` or ``global_attn_layers`` are not as above.
         UserError: On loading a file that fills less than 90 % of it; see :func:`~halvit_mm.io.weights.guard`.
 
     Examples:
@@ -130,6 +137,8 @@ class HaLViT(VisionTransformer):
         layer_cfgs: dict | Sequence[dict] = dict(),
         pre_norm: bool = False,
         tie: str = 'both',
+        share: int = 1,
+        tie_rank: int = 0,
         annealed: bool = False,
         with_cp: bool | str = False,
         window_size: int = 0,
@@ -160,6 +169,8 @@ class HaLViT(VisionTransformer):
         expect.config(patch_cfg=patch_cfg)
         expect.each(expect.config, layer_cfgs=layer_cfgs)
         expect.choice(TIES, tie=tie)
+        expect.positive(share=share)
+        expect.whole(tie_rank=tie_rank)
         expect.sequence(global_attn_layers=global_attn_layers)
         expect.each(expect.whole, global_attn_layers=global_attn_layers)
         expect.init_cfg(init_cfg=init_cfg)
@@ -168,6 +179,16 @@ class HaLViT(VisionTransformer):
         if frozen_stages > num_layers:
             raise ValueError(
                 f'frozen_stages={frozen_stages} is not a number of layers of this model; expected at most {num_layers}'
+            )
+        if frozen_stages > 0 and frozen_stages % share and frozen_stages < num_layers:
+            raise ValueError(
+                f'frozen_stages={frozen_stages} is not an end of a group of share={share} layers; expected a multiple '
+                f'of {share}, or {num_layers}'
+            )
+        if tie_rank < 0 or (tie_rank and (tie == 'none' or annealed)):
+            raise ValueError(
+                f'tie_rank={tie_rank} with tie={tie!r}, annealed={annealed} is not a rank beyond a tie; expected 0 or '
+                'more, of a model that is tied and not annealed'
             )
         if isinstance(layer_cfgs, dict):
             layer_cfgs = [layer_cfgs] * num_layers
@@ -211,6 +232,7 @@ class HaLViT(VisionTransformer):
             assert -num_layers <= index < num_layers, f'Invalid out_indices {index}: there are {num_layers} layers'
         self.out_indices = tuple(index % num_layers for index in out_indices)
         self.tie = tie
+        self.share = share
         self.window_size = window_size
         self.global_attn_layers = tuple(index % num_layers for index in global_attn_layers)
 
@@ -233,8 +255,12 @@ class HaLViT(VisionTransformer):
             )
             self.layers.append(layer_type(**{**cfg, **layer_cfg}))
 
+        for start in range(0, num_layers, share):
+            share_matrices(self.layers[start : start + share])
         if annealed:
             add_deviations(self)
+        if tie_rank:
+            add_slack(self, tie_rank)
         guard(self)
         self.frozen_stages = frozen_stages
         self.train()

@@ -49,6 +49,22 @@ def images(batch: int = 2, size: tuple[int, int] = (32, 32), dtype=torch.float) 
 
 
 class TestStructure:
+    @pytest.mark.parametrize(
+        ('arch', 'share', 'tie_rank', 'expected'),
+        [
+            *(('micro', share, 0, count) for share, count in ((2, 1_543_104), (3, 1_100_736))),
+            *(('tiny', share, 0, count) for share, count in ((2, 5_740_416), (3, 3_970_944), (5, 3_086_208))),
+            *(('medium', share, 0, count) for share, count in ((2, 22_097_664), (3, 15_019_776))),
+            *(('large', share, 0, count) for share, count in ((2, 76_809_216), (3, 51_643_392))),
+            ('tiny', 1, 16, 11_712_384),
+            ('medium', 2, 16, 23_424_768),
+        ],
+    )
+    def test_parameters_of_layers_that_share(self, arch, share, tie_rank, expected):
+        with torch.device('meta'):
+            model = HaLViT(arch, share=share, tie_rank=tie_rank)
+        assert sum(p.numel() for p in model.parameters()) == expected
+
     # Worked out by hand from the widths: patches and embeddings, L (2 D^2 + D M + 9 D + M), final norm
     @pytest.mark.parametrize(
         ('arch', 'tie', 'expected'),
@@ -162,6 +178,11 @@ class TestStructure:
                 'frozen_stages=4 is not a number of layers of this model; expected at most 3',
             ),
             (dict(layer_cfgs=[dict()]), ValueError, 'layer_cfgs has 1 entries for 3 layers'),
+            (dict(share=0), ValueError, 'share=0'),
+            (dict(share=2, frozen_stages=1), ValueError, 'frozen_stages=1 is not an end of a group of share=2 layers'),
+            (dict(tie_rank=-1), ValueError, "tie_rank=-1 with tie='both', annealed=False is not a rank"),
+            (dict(tie_rank=2, tie='none'), ValueError, "tie_rank=2 with tie='none', annealed=False is not a rank"),
+            (dict(tie_rank=2, annealed=True), ValueError, 'tie_rank=2 .*annealed=True is not a rank'),
             (dict(layer_cfgs=dict(ffn_type='swiglu_fused')), ValueError, "ffn_type='swiglu_fused'"),
         ],
     )
