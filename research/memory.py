@@ -1,9 +1,10 @@
 """Measure what the levels of ``with_cp`` save and cost: peaks of training processes, kept activations, times of steps.
 
 Of DeiT, HaLViT and HaLViT with each level: over the batch, over the side of an image, and of Mask R-CNN at 800 x 1333
-beside PVT-M's and ResNet-101's. Every peak is read in a fresh process, with the default allocator. Times are seconds of
-the processor in one thread, which other work on the machine disturbs less than it disturbs the clock; a ratio is the
-median of the ratios to the first model's time in the same round. A second call goes on from what --out has.
+beside PVT-M's and ResNet-101's. Every peak is read in a fresh process, which returns what it frees: the peak is what
+the tensors need, and not what glibc keeps besides. Times are seconds of the processor in one thread, which other work
+on the machine disturbs less than it disturbs the clock; a ratio is the median of the ratios to the first model's time
+in the same round. A second call goes on from what --out has.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import torch
 
 from halvit_mm import config_path
 from halvit_mm.cost.benchmark import build_run, elapsed, environment, in_fresh_process, peak_memory
-from halvit_mm.cost.measure import keep_freed_memory, time_interleaved
+from halvit_mm.cost.measure import keep_freed_memory, return_freed_memory, time_interleaved
 from halvit_mm.cost.report import environment_line, markdown_table, save, subplots
 from halvit_mm.cost.subject import Settings, Subject
 from halvit_mm.layers.recompute import LEVELS
@@ -44,6 +45,12 @@ def write_subjects(folder: Path, baselines: tuple, ours: tuple[str, str]) -> lis
         config.write_text(f'_base_ = {plain.path!r}\nmodel = dict(backbone=dict(with_cp={level!r}))\n')
         subjects.append(Subject(str(config), f'{name}, with_cp={level!r}'))
     return subjects
+
+
+def peak(subject: Subject, shape: tuple[int, int], batch: int) -> dict[str, int]:
+    """Peak of memory of a process that trains, and the activations that a step keeps."""
+    return_freed_memory()
+    return peak_memory(subject, Settings(shape=shape), batch, 'train', 'fp32')
 
 
 def step_times(subjects: list[Subject], batch: int, rounds: int) -> dict[str, list[float]]:
@@ -122,7 +129,7 @@ def main() -> None:
         for subject in write_subjects(folder, *models):
             for batch, shape in batches_and_shapes:
                 key = f'{subject.name}, batch {batch}, {shape[0]} x {shape[1]}'
-                read = measure(key, peak_memory, subject, Settings(shape=shape), batch, 'train', 'fp32')
+                read = measure(key, peak, subject, shape, batch)
                 found.append(dict(name=subject.name, over=over, batch=batch, shape=shape, **read))
         return found
 

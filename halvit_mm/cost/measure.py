@@ -27,6 +27,15 @@ def keep_freed_memory() -> None:
         libc.mallopt(-1, -1)  # M_TRIM_THRESHOLD: the heap does not shrink
 
 
+def return_freed_memory() -> None:
+    """Let this process return each large block to the system when it is freed; on Linux only, with glibc.
+
+    Its peak is then what its tensors need. By default glibc keeps freed blocks, more in one run than in another.
+    """
+    if sys.platform == 'linux':
+        ctypes.CDLL(None).mallopt(-3, 2**16)  # M_MMAP_THRESHOLD: larger blocks are mapped by themselves
+
+
 def autocast(device: str, precision: str) -> torch.autocast | nullcontext:
     """A reusable context in which a model computes in one of ``PRECISIONS`` on ``'cpu'`` or ``'cuda'``."""
     dtype = PRECISIONS[precision]

@@ -13,6 +13,7 @@ from halvit_mm.cost import (
     training_step,
 )
 from halvit_mm.cost.benchmark import in_fresh_process
+from halvit_mm.cost.measure import return_freed_memory
 from tests.cost.conftest import build, sgd
 
 
@@ -31,6 +32,24 @@ def left_after_freeing(megabytes: int, keep: bool) -> float:
     block = torch.ones(megabytes * 2**18)
     del block
     return (process.memory_info().rss - before) / 2**20
+
+
+def left_below_a_block(give_back: bool) -> float:
+    if give_back:
+        return_freed_memory()
+    torch.ones(7 * 2**20)  # freed at once, after which glibc takes smaller blocks from its heap
+    process = psutil.Process()
+    before = process.memory_info().rss
+    blocks = [torch.ones(2**18) for _ in range(100)]
+    above = torch.ones(2**18)
+    del blocks
+    return (process.memory_info().rss - before - above.nbytes) / 2**20
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason="sets glibc's allocator, which only Linux has")
+def test_freed_memory_is_returned():
+    assert in_fresh_process(left_below_a_block, False) > 90
+    assert in_fresh_process(left_below_a_block, True) < 10
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason="sets glibc's allocator, which only Linux has")
