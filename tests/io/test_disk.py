@@ -26,7 +26,7 @@ def folders_answer(monkeypatch):
 
 @pytest.mark.skipif(not os.path.isdir('/proc/self/fd'), reason='only Linux shows what a descriptor is of')
 def test_a_folder_that_cannot_be_synced(folders_answer, tmp_path):
-    """It is no error where the file system cannot do it; it is one where the disk fails."""
+    """Where the file system cannot do it, the checkpoint counts as written; where the disk fails, it does not."""
     for number in UNSUPPORTED:
         folders_answer(number)
         with written_whole(tmp_path / 'a') as part:

@@ -1,4 +1,4 @@
-"""What an iteration makes the host wait for: numbers read from the device, and exchanges between ranks."""
+"""What each iteration waits for: numbers that are read from the device, and exchanges between ranks."""
 
 from collections import Counter
 

@@ -136,9 +136,9 @@ def test_no_waits_of_our_own_on_ranks(digits_root, tmp_path):
     on_ranks(waits_on_ranks, digits_root, tmp_path)
 
 
-def test_a_compiled_step_has_no_more_graphs(build_runner):
+def test_a_compiled_step_is_not_cut_by_the_check(build_runner):
     """The check is where the backward pass ends a graph anyway."""
-    counts = []
+    breaks = []
     for kind in ('Runner', 'halvit_mm.ResumableRunner'):
         torch._dynamo.reset()
         counters.clear()
@@ -154,8 +154,8 @@ def test_a_compiled_step_has_no_more_graphs(build_runner):
                 'default_hooks.checkpoint': dict(interval=100),
             },
         ).train()
-        counts.append((counters['stats']['unique_graphs'], sum(counters['graph_break'].values())))
-    assert counts[1] <= counts[0]
+        breaks.append(sum(counters['graph_break'].values()))
+    assert breaks[1] == breaks[0] > 0
 
 
 @pytest.mark.parametrize('fused', [True, False])
