@@ -59,6 +59,9 @@ class ResumableRunner(Runner):
 
     def __init__(self, model: nn.Module | dict, work_dir: str, **options) -> None:
         read_only_data_by_default()
+        if (options.get('randomness') or {}).get('deterministic'):
+            # Without it torch refuses each product on a GPU in this mode. It is read at the first product.
+            os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
         join_ranks(options.get('launcher', 'none'), (options.get('env_cfg') or {}).get('dist_cfg', {}))
         _from_the_first_rank(check_writable, work_dir)
         if options.get('resume'):

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -225,3 +226,16 @@ def test_memory_is_pinned_where_there_is_a_gpu(monkeypatch):
         monkeypatch.setattr('halvit_mm.train.runner.get_device', lambda device=device: device)
         assert ResumableRunner.build_dataloader(loader, seed=3).pin_memory == pinned
         assert not ResumableRunner.build_dataloader({**loader, 'pin_memory': False}, seed=3).pin_memory
+
+
+def test_products_in_deterministic_mode(build_runner, monkeypatch):
+    """torch refuses them on a GPU unless cuBLAS has been told."""
+    monkeypatch.setenv('CUBLAS_WORKSPACE_CONFIG', '')
+    monkeypatch.delenv('CUBLAS_WORKSPACE_CONFIG')
+    try:
+        build_runner(**{'randomness.deterministic': True})
+        assert torch.are_deterministic_algorithms_enabled()
+        assert os.environ['CUBLAS_WORKSPACE_CONFIG'] == ':4096:8'
+    finally:
+        torch.use_deterministic_algorithms(False)
+        torch.backends.cudnn.deterministic = False

@@ -90,7 +90,9 @@ class FiniteStepHook(Hook):
         self._losses, self._looked = [], False
 
     def _watch(self, runner: Runner, optim_wrapper: OptimWrapper) -> None:
-        optimizer, scaler = optim_wrapper.optimizer, getattr(optim_wrapper, 'loss_scaler', None)
+        optimizer = optim_wrapper.optimizer
+        # A wrapper with a backward pass of its own scales the loss: its gradients may overflow.
+        scales = type(optim_wrapper).backward is not OptimWrapper.backward
         update_params, backward, step = optim_wrapper.update_params, optim_wrapper.backward, optim_wrapper.step
 
         def watched_update(loss: torch.Tensor, *args, **kwargs) -> None:
@@ -103,7 +105,7 @@ class FiniteStepHook(Hook):
         @torch.compiler.disable
         def watched_backward(*args, **kwargs) -> None:
             backward(*args, **kwargs)
-            if scaler is None and optim_wrapper.should_update():
+            if not scales and optim_wrapper.should_update():
                 self._look(runner, optimizer)
 
         def watched_step(*args, **kwargs) -> None:

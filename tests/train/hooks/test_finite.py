@@ -2,10 +2,15 @@ import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.optim import OptimWrapper
+from torch import nn
 from torch._dynamo.utils import counters
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 
 from halvit_mm.errors import UserError
 from halvit_mm.io.checkpoints import find_latest_checkpoint, load_file
@@ -197,3 +202,30 @@ def test_accumulated_gradients_are_skipped_together(build_runner):
     assert runner.message_hub.get_scalar('train/skipped_steps').data[0].tolist() == [1]
     check_finite(runner.model)
     assert any(not torch.equal(value, before[name]) for name, value in runner.model.state_dict().items())
+
+
+def sharded(rank: int) -> None:
+    """The last step has a gradient that is not finite on the first rank's part of the weights only."""
+    model = nn.Linear(4, 4)
+    fully_shard(model, mesh=init_device_mesh('cpu', (2,)))
+    wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1))
+    backward = wrapper.backward
+
+    def infinite(loss: torch.Tensor) -> None:
+        backward(loss)
+        if rank == 0:
+            model.weight.grad.to_local()[0] = torch.inf
+
+    hook = FiniteStepHook('skip')
+    weights = []
+    for one in (backward, infinite):
+        wrapper.backward = one
+        hook.before_train(SimpleNamespace(model=model, optim_wrapper=wrapper, iter=0))
+        wrapper.update_params(model(torch.ones(1, 4)).sum())
+        weights.append(model.weight.to_local().clone())
+    assert torch.equal(*weights)
+    assert hook._cause == 'iteration 1 (learning rate 0.1): the gradients are not finite'
+
+
+def test_ranks_with_parts_of_the_gradients_act_alike():
+    on_ranks(sharded)
