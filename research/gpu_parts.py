@@ -20,7 +20,6 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from torch import distributed as dist
 from torch.autograd import DeviceType
-from torch.distributed.device_mesh import init_device_mesh
 from torch.profiler import ProfilerActivity, profile
 
 from halvit_mm.models import HaLViT
@@ -33,6 +32,8 @@ SMALL = dict(embed_dims=24, num_layers=3, num_heads=3, feedforward_channels=40)
 
 def fsdp(device: str) -> str:
     """FSDP2 over each layer of a HaLViT with windows; its losses are those of one process with all images."""
+    # Not in torch 2.1
+    from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
     rank, ranks = _join(device)
@@ -101,6 +102,7 @@ def waits(device: str, config: Path) -> str:
                 'experiment_name': kind.__name__,
                 'work_dir': f'{cfg.work_dir}/{kind.__name__}',
                 'train_dataloader.pin_memory': device == 'cuda',
+                'default_hooks.checkpoint.interval': 10**6,
             }
         )
         if device == 'cpu':
@@ -149,8 +151,8 @@ def _milliseconds(run, rounds: int = 50) -> float:
     return 1e3 * median(times)
 
 
-def _count(runner: Runner, device: str, begin: int = 4, iterations: int = 4) -> dict[str, float]:
-    """What each of some iterations waits for, by a profile."""
+def _count(runner: Runner, device: str, begin: int = 2, iterations: int = 3) -> dict[str, float]:
+    """What each of some iterations waits for, by a profile; the training has more iterations."""
     loop, number = runner.train_loop, itertools.count()
     run_iter = loop.run_iter
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device == 'cuda' else [])]
