@@ -171,7 +171,7 @@ def _count(runner: Runner, device: str, begin: int = 2, iterations: int = 3) -> 
     kinds = ('nccl:', 'gloo:', 'cudaStreamSynchronize', 'cudaDeviceSynchronize', 'cudaEventSynchronize')
     counts = {}
     for event in profiler.key_averages():
-        # What the host does, and the copies that the GPU does; a GPU's events have the names of exchanges once more.
+        # Calls are events of the CPU, and copies are events of the GPU, which has each exchange as an event once more.
         kind = 'Memcpy DtoH' if event.device_type == DeviceType.CUDA else kinds
         if event.key.startswith(kind):
             counts[event.key] = counts.get(event.key, 0) + event.count / iterations
