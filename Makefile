@@ -3,6 +3,7 @@
 # make test    run the tests
 # make tables  measure what every model of the papers' tables costs, and write docs/tables.md
 # make deploy-table  export the models in every format and write docs/formats.md
+# make gpu-check  run what needs GPUs, on all GPUs of this machine, and write docs/gpu.md; without one, say what it would do
 # make docs    build the pages in build/site, in an environment of their own; a warning or a broken link fails
 # make lint    check the style of code and prose
 # make setup   what the others begin with: .venv with the tested set, once
@@ -16,7 +17,7 @@ DEMO_ARGS ?=
 DEMO_CONFIG := configs/digits/halvit_2xb64_digits.py
 DEMO_DIR := work_dirs/demo
 
-.PHONY: demo demo-det test tables deploy-table docs lint setup
+.PHONY: demo demo-det test tables deploy-table gpu-check docs lint setup
 
 setup:
 	@requirements/install.sh
@@ -39,6 +40,9 @@ tables: setup
 
 deploy-table: setup
 	python research/make_deploy_table.py
+
+gpu-check: setup
+	python research/gpu_check.py
 
 # Material for MkDocs prints a notice about other tools unless it is told not to.
 docs: setup

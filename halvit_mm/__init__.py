@@ -7,8 +7,9 @@ upstream where it is.
 """
 
 from ._upstream import announce, config_path
+from .io.cores import loader_workers
 
-__all__ = ['config_path', 'tie_model']
+__all__ = ['config_path', 'loader_workers', 'tie_model']
 
 __version__ = '0.1.0'
 

@@ -90,6 +90,16 @@ def check_operators() -> str | None:
     return None
 
 
+def check_cuda_operators() -> str | None:
+    from halvit_mm.io.operators import how_to_get_cuda, lack_cuda
+
+    if lack_cuda():
+        return (
+            f"mmcv's operators are compiled for the CPU only, and detection on the GPU will fail: {how_to_get_cuda()}"
+        )
+    return None
+
+
 def check_transformers() -> str | None:
     found = installed('transformers')
     if found and int(found.split('.')[0]) >= 5:
@@ -106,7 +116,7 @@ def find_faults() -> list[str]:
     imports = {name: check_import(name) for name in modules}
     faults += imports.values()
     if imports.get('mmcv', 'absent') is None:
-        faults.append(check_operators())
+        faults += check_operators(), check_cuda_operators()
     return [fault for fault in faults if fault]
 
 

@@ -60,7 +60,14 @@ export VIRTUAL_ENV=$VENV PATH=$VENV/bin:$PATH
 # Another set-up may be compiling mmcv at this moment.
 export UV_LOCK_TIMEOUT=3600
 # Without a CUDA compiler the operators are built for the CPU, whatever cards there are.
-command -v nvcc >/dev/null || export CUDA_VISIBLE_DEVICES=
+if ! command -v nvcc >/dev/null; then
+    if nvidia-smi --list-gpus 2>/dev/null | grep -q '^GPU'; then
+        echo "note: there is a GPU and no nvcc: mmcv's operators are built for the CPU only. Classification trains on the"
+        echo '  GPU; detection does not. For detection install the CUDA toolkit that torch names and run this again, or take'
+        echo '  a ready wheel, whose address is on the installation page of onedl-mmcv (docs/get_started.md, "For GPUs").'
+    fi
+    export CUDA_VISIBLE_DEVICES=
+fi
 export MMCV_WITH_OPS=1 MAX_JOBS=${MAX_JOBS:-$(getconf _NPROCESSORS_ONLN)}
 
 # Where mmpretrain finds transformers, its import takes a fifth longer; one baseline in configs/baselines needs them.

@@ -70,6 +70,27 @@ def test_no_network(clone):
     assert 'the package index cannot be reached' in line
 
 
+def test_a_gpu_without_a_compiler_for_it(clone):
+    """It is said that mmcv's operators will be for the CPU, before they are compiled."""
+    programs = clone / 'programs'
+    programs.mkdir()
+    (programs / 'nvidia-smi').write_text("#!/bin/sh\necho 'GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-1)'\n")
+    (programs / 'nvidia-smi').chmod(0o755)
+    # What the set-up needs besides; nvcc is not among it.
+    for name in ('sh', 'bash', 'cat', 'cksum', 'dirname', 'grep', 'rm', 'mkdir', 'chmod', 'getconf', 'c++', 'env'):
+        (programs / name).symlink_to(shutil.which(name))
+    # An environment in which nothing can be installed
+    make = 'mkdir -p "$3/bin"; printf "#!/bin/sh\\nexit 1\\n" >"$3/bin/python"; chmod +x "$3/bin/python"'
+    python = fake_python(clone, f'case "$*" in "-m venv "*) {make}; exit;; esac')
+    shown = run(clone / 'requirements/install.sh', cwd=clone, check=False, PATH=str(programs), PYTHON=python).stdout
+    assert "there is a GPU and no nvcc: mmcv's operators are built for the CPU only" in shown
+    assert 'a ready wheel' in shown
+    (programs / 'nvidia-smi').write_text('#!/bin/sh\nexit 9\n')
+    shown = run(clone / 'requirements/install.sh', cwd=clone, check=False, PATH=str(programs), PYTHON=python).stdout
+    assert 'Setting up' in shown
+    assert 'nvcc' not in shown
+
+
 def test_second_call_finds_it_done():
     if not (ROOT / '.venv/.installed').is_file():
         pytest.skip('this checkout was not set up by requirements/install.sh')

@@ -58,6 +58,11 @@ def parse_args() -> argparse.Namespace:
         help='(default: fp32)',
     )
     parser.add_argument('--compile', action='store_true', help='time each model under torch.compile as well')
+    parser.add_argument(
+        '--tf32',
+        action='store_true',
+        help='round fp32 to TF32 on a GPU, in products and convolutions (default: neither)',
+    )
     parser.add_argument('--channels-last', action='store_true', help='images and weights in channels_last layout')
     parser.add_argument('--rounds', type=int, default=10, help='timed runs (default: %(default)s)')
     parser.add_argument(
@@ -102,6 +107,7 @@ def main() -> None:
             precisions=tuple(args.precision),
             compile=args.compile,
             channels_last=args.channels_last,
+            tf32=args.tf32,
             rounds=args.rounds,
             processes=args.processes,
             memory=not args.no_memory,

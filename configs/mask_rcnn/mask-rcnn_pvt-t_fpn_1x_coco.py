@@ -1,7 +1,7 @@
 # mmdet has PVT under RetinaNet only; here with PVT's own recipe for Mask R-CNN.
 _base_ = [
     'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
-    'mmdet::_base_/datasets/coco_instance.py',
+    '../_base_/datasets/coco_instance.py',
     '../_base_/schedules/coco_adamw_1x.py',
     '../_base_/coco_runtime.py',
 ]

@@ -14,3 +14,9 @@ model = dict(
 )
 default_hooks = dict(checkpoint=dict(max_keep_ckpts=3))
 custom_hooks = [dict(_scope_='mmdet', type='halvit_mm.PretrainedBackboneHook')]
+
+# As many as a GPU has cores
+workers = __import__('halvit_mm').loader_workers()
+train_dataloader = dict(num_workers=workers)
+val_dataloader = dict(num_workers=workers)
+test_dataloader = dict(num_workers=workers)

@@ -1,7 +1,7 @@
 # The recipe of mmdet's RetinaNets on PVT, with rates that fall with depth.
 _base_ = [
     'mmdet::_base_/models/retinanet_r50_fpn.py',
-    'mmdet::_base_/datasets/coco_detection.py',
+    '../_base_/datasets/coco_detection.py',
     '../_base_/schedules/coco_adamw-layer-decay_1x.py',
     '../_base_/coco_runtime.py',
 ]

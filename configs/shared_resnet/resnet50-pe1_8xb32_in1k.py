@@ -5,3 +5,9 @@ _base_ = [
     '../_base_/schedules/imagenet_bs256_sgd_90e.py',
     '../_base_/default_runtime.py',
 ]
+
+# As many as a GPU has cores
+workers = __import__('halvit_mm').loader_workers()
+train_dataloader = dict(num_workers=workers)
+val_dataloader = dict(num_workers=workers)
+test_dataloader = dict(num_workers=workers)

@@ -121,7 +121,7 @@ def _without_output() -> None:
 
 
 def environment(settings: Settings) -> dict[str, Any]:
-    """The device's name, cores, threads, memory, versions of packages, and the settings' shape and layout."""
+    """The device's name, cores, threads, memory, versions of packages, and the settings' shape, layout and TF32."""
     versions = {}
     for package in PACKAGES:
         try:
@@ -139,6 +139,7 @@ def environment(settings: Settings) -> dict[str, Any]:
         versions=versions,
         shape=list(settings.shape),
         channels_last=settings.channels_last,
+        tf32=settings.tf32 if settings.device == 'cuda' else None,
     )
 
 

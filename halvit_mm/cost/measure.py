@@ -36,6 +36,15 @@ def return_freed_memory() -> None:
         ctypes.CDLL(None).mallopt(-3, 2**16)  # M_MMAP_THRESHOLD: larger blocks are mapped by themselves
 
 
+def set_tf32(allowed: bool) -> None:
+    """Let a GPU's products of matrices and its convolutions both round fp32 to TF32, or neither.
+
+    torch's own defaults round convolutions only.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed
+
+
 def autocast(device: str, precision: str) -> torch.autocast | nullcontext:
     """A reusable context in which a model computes in one of ``PRECISIONS`` on ``'cpu'`` or ``'cuda'``."""
     dtype = PRECISIONS[precision]

@@ -1,11 +1,12 @@
 """Time of a model by kind of operator, and the time of its bare matrix products."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from statistics import median
 
 import torch
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -13,7 +14,7 @@ from .measure import time_interleaved
 
 # Names of operators and kernels by kind. Activations, additions, copies ... are 'the rest'.
 KINDS = {
-    'attention': re.compile('scaled_dot_product|flash_attention|fmha'),
+    'attention': re.compile('scaled_dot_product|(flash|efficient|cudnn)_attention|fmha'),
     'matrix products': re.compile(
         r'\b(add|b|baddb)?mm\b|\b(linear|matmul)\b|conv|gemm|cutlass|nvjet|wgrad|dgrad|fprop'
     ),
@@ -69,9 +70,7 @@ def profile_run(run: Callable[[], None], device: str = 'cpu', rounds: int = 10) 
     activity = ProfilerActivity.CUDA if device == 'cuda' else ProfilerActivity.CPU
     with profile(activities=[ProfilerActivity.CPU, activity]) as profiler:
         run()
-    spent = dict.fromkeys((*KINDS, 'the rest'), 0.0)
-    for event in profiler.key_averages():
-        spent[_kind(event.key)] += event.self_device_time_total if device == 'cuda' else event.self_cpu_time_total
+    spent = time_by_kind(profiler.key_averages(), device)
     whole = sum(spent.values())
 
     with torch.no_grad(), _BareOperators() as recorder, torch.enable_grad():
@@ -84,6 +83,24 @@ def profile_run(run: Callable[[], None], device: str = 'cpu', rounds: int = 10) 
 
     times = time_interleaved(dict(run=run, bare=bare), rounds)
     return Profile({kind: value / whole for kind, value in spent.items()}, *(1e3 * median(t) for t in times.values()))
+
+
+def time_by_kind(events: Iterable, device: str) -> dict[str, float]:
+    """Microseconds of a profile by kind of operator.
+
+    On a GPU a kernel is an event of its own, and its time is that of the operator that started it as well. Operators
+    are counted, whose names do not depend on the GPU.
+
+    Args:
+        events (Iterable): From ``profiler.key_averages()``.
+        device (str): ``'cpu'`` or ``'cuda'``.
+    """
+    spent = dict.fromkeys((*KINDS, 'the rest'), 0.0)
+    for event in events:
+        if event.device_type == DeviceType.CPU:
+            time = event.self_device_time_total if device == 'cuda' else event.self_cpu_time_total
+            spent[_kind(event.key)] += time
+    return spent
 
 
 def _kind(name: str) -> str:

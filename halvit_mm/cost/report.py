@@ -69,6 +69,8 @@ def environment_line(environment: dict[str, Any]) -> str:
     height, width = environment['shape']
     versions = ', '.join(f'{name} {number}' for name, number in environment['versions'].items())
     layout = ', channels_last' if environment['channels_last'] else ''
+    tf32 = environment.get('tf32')
+    layout += '' if tf32 is None else f', TF32 {"on" if tf32 else "off"} in products and convolutions'
     return (
         f'{environment["device"]} ({environment["instructions"]}), {environment["cores"]} cores, '
         f'{environment["threads"]} threads, {height} x {width}{layout}; {versions}'

@@ -13,6 +13,7 @@ from halvit_mm.errors import UserError
 from halvit_mm.io.build import build_model
 from halvit_mm.io.configs import load_config
 
+from .measure import set_tf32
 from .samples import input_channels
 
 
@@ -32,6 +33,7 @@ class Settings:
         processes (int): Processes that times are taken in, one after the other. Times differ with the load of the
             machine and with the place of the memory. Defaults to 1.
         memory (bool): Whether peaks of memory are read, in a fresh process each. Defaults to True.
+        tf32 (bool): Whether a GPU rounds fp32 to TF32 in products of matrices and in convolutions. Defaults to False.
     """
 
     shape: tuple[int, int] = (224, 224)
@@ -44,6 +46,7 @@ class Settings:
     rounds: int = 10
     processes: int = 1
     memory: bool = True
+    tf32: bool = False
 
     def __post_init__(self) -> None:
         if self.device == 'cuda' and not torch.cuda.is_available():
@@ -85,7 +88,8 @@ class Subject:
         return cfg
 
     def model(self, settings: Settings) -> nn.Module:
-        """Build the model, with random weights, on the settings' device and in their layout."""
+        """Build the model, with random weights, on the settings' device and in their layout; set TF32 as they say."""
+        set_tf32(settings.tf32)
         return build_model(self.config()).to(settings.device, memory_format=layout(settings))
 
     def optim_wrapper(self, model: nn.Module, precision: str = 'fp32') -> OptimWrapper:

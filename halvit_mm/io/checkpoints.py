@@ -25,6 +25,8 @@ from mmengine.runner import CheckpointLoader
 
 from halvit_mm.errors import UserError
 
+from .disk import sync_folder
+
 DTYPES = (
     *('bool', 'int8', 'int16', 'int32', 'int64', 'uint8', 'uint16', 'uint32', 'uint64'),
     *('float16', 'float32', 'float64'),
@@ -236,9 +238,7 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
         with open(part, 'rb') as file:
             os.fsync(file.fileno())
         os.replace(part, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        os.fsync(folder)
-        os.close(folder)
+        sync_folder(path.parent)
     except OSError as error:
         raise UserError(
             f'{path} cannot be written ({error.strerror or error}); what was written before is whole, and --resume '

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
@@ -142,10 +142,15 @@ def _check_option(cfg: Config, option: str) -> None:
         place = place[name]
 
 
-def check_action(name: str, value: object) -> None:
-    """Raise a ``ValueError`` that names the option ``name`` unless its value is ``'stop'`` or ``'skip'``."""
-    if value not in ('stop', 'skip'):
-        raise ValueError(f"{name}={value!r} is not an action; expected 'stop' or 'skip'")
+IMAGE_ACTIONS = ('stop', 'skip')
+FINITE_ACTIONS = ('stop', 'skip', 'off')
+
+
+def check_action(name: str, value: object, actions: tuple[str, ...] = IMAGE_ACTIONS) -> None:
+    """Raise a ``ValueError`` that names the option ``name`` unless its value is one of the actions."""
+    if value not in actions:
+        *others, last = map(repr, actions)
+        raise ValueError(f'{name}={value!r} is not an action; expected {", ".join(others)} or {last}')
 
 
 def check_limit(name: str, value: object) -> None:
@@ -154,7 +159,9 @@ def check_limit(name: str, value: object) -> None:
         raise ValueError(f'{name}={value!r} is not a time; expected a number of seconds above 0')
 
 
-RELIABILITY = dict(not_finite=check_action, bad_images=check_action, hang_limit=check_limit)
+RELIABILITY = dict(
+    not_finite=partial(check_action, actions=FINITE_ACTIONS), bad_images=check_action, hang_limit=check_limit
+)
 
 
 def reliability(cfg: Config) -> dict:
@@ -163,7 +170,7 @@ def reliability(cfg: Config) -> dict:
     Args:
         cfg (Config): The config. ``reliability`` may hold
 
-            - ``not_finite``: ``'stop'`` or ``'skip'``, for a step whose loss or gradients are not finite
+            - ``not_finite``: ``'stop'``, ``'skip'`` or ``'off'``, for a step whose loss or gradients are not finite
               (:class:`~halvit_mm.train.FiniteStepHook`);
             - ``bad_images``: ``'stop'`` or ``'skip'``, for images that cannot be read, in training
               (:class:`~halvit_mm.train.BadImageHook`); elsewhere they always stop the run;

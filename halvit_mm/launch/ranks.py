@@ -13,6 +13,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import main as torchrun
 
 from halvit_mm.errors import UserError
+from halvit_mm.io.cores import cores
 
 from .command import parse_command
 
@@ -79,11 +80,10 @@ def main(argv: list[str]) -> None:
     check_ranks(ranks, node_rank, master_addr, port)
     # What is imported for the checks takes hundreds of MB, and this process stays beside the ranks.
     with ProcessPoolExecutor(1, mp_context=get_context('fork')) as process:
-        process.submit(_check, tool, tool_argv).result()
+        process.submit(_check, tool, tool_argv, nnodes * ranks).result()
 
     if not torch.cuda.is_available():
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-        os.environ.setdefault('OMP_NUM_THREADS', str(max(1, cores // ranks)))
+        os.environ.setdefault('OMP_NUM_THREADS', str(max(1, cores() // ranks)))
     if restarts:
         # Restarted machines meet at the first machine's port, and restarted ranks at a new port each time: a store kept
         # from the attempt before has the addresses of dead ranks.
@@ -116,11 +116,11 @@ def main(argv: list[str]) -> None:
         raise UserError(f'rank {rank} ended with {how}; its output is above') from None
 
 
-def _check(tool: str, argv: list[str]) -> None:
+def _check(tool: str, argv: list[str], ranks: int) -> None:
     from .checks import check_run
 
     command = parse_command(tool, argv)
-    check_run(command.cfg, tool, command.args)
+    check_run(command.cfg, tool, command.args, ranks)
 
 
 def _take_max_restarts(argv: list[str]) -> tuple[int, list[str]]:

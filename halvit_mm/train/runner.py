@@ -44,7 +44,8 @@ class ResumableRunner(Runner):
     A config selects it by ``runner_type='halvit_mm.ResumableRunner'``, under upstream's tools too. It takes mmengine's
     arguments, by keyword, and differs in these points:
 
-    - ranks without an accelerator communicate over gloo;
+    - ranks without an accelerator communicate over gloo; with one GPU in sight of each, each takes that one;
+    - loaders pin the memory of their batches where there is a GPU, unless the config says ``pin_memory``;
     - checkpoints are read as data, and refused if they carry code;
     - a checkpoint gets its name once it is whole and its weights are finite, and none is deleted before that;
     - a run resumes from the last whole checkpoint, in the middle of an epoch too, on any number of ranks;
@@ -58,6 +59,9 @@ class ResumableRunner(Runner):
 
     def __init__(self, model: nn.Module | dict, work_dir: str, **options) -> None:
         read_only_data_by_default()
+        if (options.get('randomness') or {}).get('deterministic'):
+            # Without it torch refuses each product on a GPU in this mode. It is read at the first product.
+            os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
         join_ranks(options.get('launcher', 'none'), (options.get('env_cfg') or {}).get('dist_cfg', {}))
         _from_the_first_rank(check_writable, work_dir)
         if options.get('resume'):
@@ -86,8 +90,11 @@ class ResumableRunner(Runner):
 
     @staticmethod
     def build_dataloader(dataloader: DataLoader | dict, seed: int | None = None, diff_rank_seed: bool = False):
-        if not isinstance(dataloader, DataLoader) and seed is not None:
-            dataloader = seed_by_place(_checked(dataloader), seed)
+        if not isinstance(dataloader, DataLoader):
+            # As mmpretrain's tool sets it, and mmdet's does not
+            dataloader = {'pin_memory': get_device() == 'cuda', **dataloader}
+            if seed is not None:
+                dataloader = seed_by_place(_checked(dataloader), seed)
         return Runner.build_dataloader(dataloader, seed, diff_rank_seed)
 
     def build_train_loop(self, loop: dict):

@@ -32,6 +32,22 @@ class SeededIndex(int):
         return seeded
 
 
+class _Seeds:
+    """The seeds of the places in an epoch, made for many places at once: one at a time takes 7 microseconds each."""
+
+    LENGTH = 2**16
+
+    def __init__(self, seed: int, epoch: int) -> None:
+        self._of, self._number, self._block = (seed, epoch), None, None
+
+    def __getitem__(self, place: int) -> int:
+        number, place = divmod(place, self.LENGTH)
+        if number != self._number:
+            self._block = np.random.SeedSequence((*self._of, number)).generate_state(self.LENGTH)
+            self._number = number
+        return int(self._block[place])
+
+
 class SeededSampler(Delegate, Sampler):
     """A sampler that adds to each index of another sampler the seed of its place in the training.
 
@@ -54,7 +70,8 @@ class SeededSampler(Delegate, Sampler):
 
     def __iter__(self) -> Iterator[SeededIndex]:
         begin, self._begin = self._begin, 0
-        seed = lambda i: seed_of(self.sample_seed, self._epoch, i * self._world_size + self._rank)  # noqa: E731
+        seeds = _Seeds(self.sample_seed, self._epoch)
+        seed = lambda i: seeds[i * self._world_size + self._rank]  # noqa: E731
         # The place of a sample in the common list, and so its seed, is the same for any number of ranks.
         rounds, behind = divmod(begin, self._world_size)
         first = rounds + (self._rank < behind)

@@ -8,7 +8,7 @@ from mmengine.config import Config
 
 from halvit_mm.data import write_digits_coco
 from halvit_mm.errors import UserError
-from halvit_mm.launch.checks import check_files
+from halvit_mm.launch.checks import check_files, check_scaled_rate
 from halvit_mm.launch.coco_check import check_coco
 from halvit_mm.launch.command import parse_command
 from tests.utils import ROOT
@@ -82,6 +82,42 @@ class TestCheckFiles:
             check('train', [DIGITS, '--amp'], **data)
         with pytest.raises(UserError, match='AmpOptimWrapper.* needs a GPU'):
             check('train', [DIGITS], **data, **{'optim_wrapper.type': 'AmpOptimWrapper'})
+
+    def test_operators_for_the_cpu_beside_a_gpu(self, monkeypatch, tmp_path, capsys):
+        """The operators of this environment are compiled for the CPU: a detector that calls them is refused."""
+        if torch.cuda.is_available():
+            pytest.skip('with a GPU the operators may be compiled for it')
+        monkeypatch.chdir(ROOT)
+        write_digits_coco(tmp_path, train=1, val=1)
+        options = {f'{split}_dataloader.dataset.data_root': str(tmp_path) for split in ('train', 'val')}
+        detector = 'configs/digits/mask-rcnn_halvit_digits-coco.py'
+        check('train', [detector], **options)
+        monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+        with pytest.raises(
+            UserError, match="mmcv's operators are compiled for the CPU only; .* CUDA_VISIBLE_DEVICES= "
+        ):
+            check('train', [detector], **options)
+        assert not capsys.readouterr().err
+        check('train', [detector], **options, model=dict(_delete_=True, type='DETR'))
+        assert 'warning: mmcv' in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ('ranks', 'optimizer', 'told'),
+        [(64, 'AdamW', True), (32, 'AdamW', False), (8, 'AdamW', False), (64, 'SGD', False), (500, 'AdamW', True)],
+    )
+    def test_more_gpus_than_the_recipe(self, capsys, ranks, optimizer, told):
+        """A rate of 8e-3 is not what Adam is known to train with; ConvNeXt's 4e-3 for 4,096 images is."""
+        cfg = Config.fromfile(ROOT / 'configs/halvit/halvit-tiny_8xb128_in1k.py')
+        cfg.optim_wrapper.optimizer.type = optimizer
+        check_scaled_rate(cfg, ranks)
+        shown = capsys.readouterr().err
+        assert bool(shown) == told
+        if ranks == 64 and told:
+            assert shown == (
+                "warning: --auto-scale-lr: 64 x 128 = 8,192 images in a step make AdamW lr=0.008 of the recipe's 0.001 "
+                "for 1,024; beyond 4 times the batch Adam's rate is advised to grow with the root: --cfg-options "
+                'optim_wrapper.optimizer.lr=0.0028 without --auto-scale-lr, or train_dataloader.batch_size=64\n'
+            )
 
     def test_scaling_from_nothing(self, data):
         with pytest.raises(UserError, match='--auto-scale-lr: .* expected auto_scale_lr.base_batch_size'):

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,10 @@ from halvit_mm.train import (
     LabelHook,
     LogHistoryHook,
     ResultHook,
+    ResumableRunner,
     WholeCheckpointHook,
 )
+from tests.train.test_seeds import NoisyNumbers
 from tests.utils import ROOT, assert_identical, run_tool
 
 OWN = [IterationSeedHook, LabelHook, LogHistoryHook, FiniteStepHook, BadImageHook, HangHook, ResultHook]
@@ -214,3 +217,25 @@ def test_averaged_weights_into_another_number_of_classes(build_runner, scope, tm
     averages = load_file(path)['state_dict']
     different = {name for name, value in averages.items() if not torch.equal(value, begun[name])} if begun else None
     assert different == {name for name in averages if name.startswith('head.layers.head')}
+
+
+def test_memory_is_pinned_where_there_is_a_gpu(monkeypatch):
+    """As mmpretrain's tool asks for it; mmdet's does not."""
+    loader = dict(batch_size=2, num_workers=0, dataset=dict(type=NoisyNumbers), sampler=dict(type='DefaultSampler'))
+    for device, pinned in (('cuda', True), ('cpu', False)):
+        monkeypatch.setattr('halvit_mm.train.runner.get_device', lambda device=device: device)
+        assert ResumableRunner.build_dataloader(loader, seed=3).pin_memory == pinned
+        assert not ResumableRunner.build_dataloader({**loader, 'pin_memory': False}, seed=3).pin_memory
+
+
+def test_products_in_deterministic_mode(build_runner, monkeypatch):
+    """torch refuses them on a GPU unless cuBLAS has been told."""
+    monkeypatch.setenv('CUBLAS_WORKSPACE_CONFIG', '')
+    monkeypatch.delenv('CUBLAS_WORKSPACE_CONFIG')
+    try:
+        build_runner(**{'randomness.deterministic': True})
+        assert torch.are_deterministic_algorithms_enabled()
+        assert os.environ['CUBLAS_WORKSPACE_CONFIG'] == ':4096:8'
+    finally:
+        torch.use_deterministic_algorithms(False)
+        torch.backends.cudnn.deterministic = False

@@ -10,7 +10,7 @@ from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
 from halvit_mm.train.loops import _Place
-from halvit_mm.train.seeds import SeededDataset, SeededIndex, SeededSampler, seed_by_place
+from halvit_mm.train.seeds import SeededDataset, SeededIndex, SeededSampler, _Seeds, seed_by_place
 
 
 @DATASETS.register_module()
@@ -150,3 +150,26 @@ def test_an_epoch_that_begins_later(batch_sampler):
     assert len(whole) == len(data_loader) == 4
     assert rest == whole[2:]
     assert list(data_loader) == whole
+
+
+def test_seeds_are_made_for_many_samples_at_once(monkeypatch):
+    """The seeds of a batch are made in the gap between two steps, where nothing else may be slow."""
+    made = []
+    of = np.random.SeedSequence
+    monkeypatch.setattr(np.random, 'SeedSequence', lambda *args: (made.append(args), of(*args))[1])
+
+    class Many(NoisyNumbers):
+        def __len__(self):
+            return 5000
+
+    sampler = SeededSampler(Many(), dict(type='DefaultSampler', shuffle=False), sample_seed=3, seed=1)
+    seeds = [index.seed for index in sampler]
+    assert len({*seeds}) > 4990
+    assert len(made) == 1
+
+
+def test_seeds_of_places_beyond_the_first_block():
+    whole, there = _Seeds(3, 0), _Seeds(3, 0)
+    last = _Seeds.LENGTH
+    assert [whole[i] for i in (0, last - 1, last, 2 * last)] == [there[i] for i in (2 * last, last, last - 1, 0)][::-1]
+    assert len({whole[0], whole[last], _Seeds(3, 1)[0], _Seeds(4, 0)[0]}) == 4

@@ -2,7 +2,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from mmengine.model import ModuleList
 from mmengine.model.weight_init import trunc_normal_
 from mmpretrain.models.backbones import VisionTransformer
@@ -12,6 +11,7 @@ from torch import Tensor
 from halvit_mm.arguments import Expect, refuse_unknown_arguments
 from halvit_mm.io.weights import guard
 from halvit_mm.layers import EncoderLayer, TiedEncoderLayer, add_deviations, add_slack, share_matrices
+from halvit_mm.layers.resize import resize
 from halvit_mm.registry import MODELS
 
 TIES = ('both', 'attn', 'ffn', 'none')
@@ -303,17 +303,22 @@ class HaLViT(VisionTransformer):
         """The position embedding of a map of H x W patches, shape (1, E + H * W, D)."""
         if any(isinstance(size, torch.SymInt) for size in resolution):
             return self._resize_for_any(resolution)
+        if torch.are_deterministic_algorithms_enabled() and tuple(resolution) != tuple(self.patch_resolution):
+            return self._resize_for_any(resolution)
         return resize_pos_embed(
             self.pos_embed, self.patch_resolution, resolution, self.interpolate_mode, self.num_extra_tokens
         )
 
     def _resize_for_any(self, resolution: tuple[torch.SymInt, torch.SymInt]) -> Tensor:
-        """mmpretrain's ``resize_pos_embed`` without its test for an unchanged size, which an export would freeze."""
+        """mmpretrain's ``resize_pos_embed``, deterministic, and without its test for an unchanged size.
+
+        An export would freeze that test.
+        """
         extra, patches = self.pos_embed.split(
             [self.num_extra_tokens, self.pos_embed.shape[1] - self.num_extra_tokens], 1
         )
         grid = patches.mT.unflatten(-1, self.patch_resolution)
-        grid = F.interpolate(grid, resolution, mode=self.interpolate_mode, align_corners=False)
+        grid = resize(grid, resolution, self.interpolate_mode)
         return torch.cat((extra, grid.flatten(2).mT), 1)
 
     def _format_output(self, x: Tensor, resolution: tuple[int, int]) -> Tensor:
