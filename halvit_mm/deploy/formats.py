@@ -11,7 +11,7 @@ from torch import Tensor
 
 from halvit_mm.errors import UserError
 
-from .network import Network
+from .network import Network, make_exportable
 
 FORMATS = {
     '.onnx': 'ONNX',
@@ -79,7 +79,8 @@ def write(
     """Write a network in the format of the file's suffix.
 
     Args:
-        network (Network): In single precision; with ``'fp16'`` it is in half precision afterwards.
+        network (Network): In single precision. It is changed: with ``'fp16'`` to half precision, and to modules that
+            compute the same; see :func:`~halvit_mm.deploy.network.make_exportable`.
         example (Tensor): Images, shape (B, C, H, W).
         path (Path): The file.
         precision (str): ``'fp32'``, ``'fp16'`` or ``'int8'``. Defaults to ``'fp32'``.
@@ -100,6 +101,7 @@ def write(
         return
     if precision == 'fp16':
         network.half()
+    make_exportable(network, flat=path.suffix == '.onnx', open_size=dynamic_size)
     if path.suffix == '.onnx':
         from .onnx import move_weights_out, quantize, write_onnx
 
@@ -114,6 +116,19 @@ def write(
         torch.export.save(torch.export.export(network, (example,), dynamic_shapes=(dims,) if dims else None), path)
     else:
         torch.jit.trace(network, example, check_trace=False).save(path)
+
+
+def open_size(path: Path) -> str:
+    """Say which sizes a file of torch.export takes, such as ``heights of 17 or more and widths of 17 or more``."""
+    program = torch.export.load(path)
+    [images] = [node for node in program.graph.nodes if node.name in program.graph_signature.user_inputs]
+
+    def taken(size: torch.SymInt) -> str:
+        limits = program.range_constraints[size.node.expr]
+        return f'{limits.lower} or more' if limits.upper >= 2**31 else f'{limits.lower} to {limits.upper}'
+
+    height, width = map(taken, images.meta['val'].shape[2:])
+    return f'heights of {height} and widths of {width} pixels'
 
 
 def read(path: Path) -> Callable[[Tensor], Outputs]:

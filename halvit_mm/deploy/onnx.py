@@ -48,7 +48,7 @@ def write_onnx(
             network,
             (images,),
             input_names=['images'],
-            output_names=network.output_names,
+            output_names=network.output_names(images),
             opset_version=OPSET,
             dynamic_shapes=(dims,) if dims else None,
             dynamo=True,

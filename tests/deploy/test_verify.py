@@ -7,7 +7,7 @@ from halvit_mm.errors import UserError
 
 def test_comparison():
     ours, theirs = torch.tensor([[1.0, 2.0], [4.0, 3.0]]), torch.tensor([[1.0, 2.5], [3.0, 3.5]])
-    found = compare([(ours,)], lambda _: (theirs,), [torch.zeros(2, 3, 1, 1)], classifies=True)
+    found = compare([(ours,)], lambda _: (theirs,), [torch.zeros(2, 3, 1, 1)], 'classes')
     assert (found.images, found.largest, found.scale, found.agreement) == (2, 1.0, 4.0, 0.5)
     assert found.error == pytest.approx((1.5 / 30) ** 0.5)
 
@@ -25,5 +25,24 @@ def test_file_that_differs(tmp_path):
 
 @pytest.mark.parametrize(('theirs', 'error'), [(0.0, 0.0), (0.5, 1.0)])
 def test_outputs_of_zero(theirs, error):
-    found = compare([(torch.zeros(2, 3),)], lambda _: (torch.full((2, 3), theirs),), [torch.zeros(2, 3, 1, 1)], False)
+    found = compare([(torch.zeros(2, 3),)], lambda _: (torch.full((2, 3), theirs),), [torch.zeros(2, 3, 1, 1)], None)
     assert (found.error, found.largest) == (error, theirs)
+
+
+def test_what_is_compared_follows_the_task():
+    ours, images = torch.randn(2, 3, 4, 5), torch.zeros(2, 3, 4, 5)
+    theirs = ours.clone()
+    theirs[0, :, 0, 0] = -ours[0, :, 0, 0]
+    found = compare([(ours,)], lambda _: (theirs,), [images], 'pixels')
+    assert found.agreement == pytest.approx(39 / 40)
+    assert str(found).endswith('same class of a pixel 97.5 %')
+    labels = torch.tensor([[2.0, 1.0, -1.0], [-1.0, 1.0, -2.0]])
+    found = compare([(labels,)], lambda _: (labels - 1.5,), [images], 'labels')
+    assert str(found).endswith('same set of labels 0.0 %')
+    assert compare([(labels,)], lambda _: (labels - 1.5,), [images], 'classes').agreement == 1
+    assert compare([(ours, labels)], lambda _: (theirs, labels), [images], None).agreement is None
+
+
+def test_outputs_of_another_shape():
+    with pytest.raises(UserError, match=r'has the shape \(2, 3\) for images .*; expected \(2, 4\)'):
+        compare([(torch.zeros(2, 4),)], lambda _: (torch.zeros(2, 3),), [torch.zeros(2, 3, 1, 1)], None)
