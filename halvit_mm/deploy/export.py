@@ -13,12 +13,14 @@ from torch import Tensor
 
 from halvit_mm.cost import input_channels
 from halvit_mm.errors import UserError, warn
+from halvit_mm.io.build import load_model
 from halvit_mm.io.datasets import walk_datasets
 from halvit_mm.layers import EncoderLayer
 
+from .detector import DetectorNetwork
 from .formats import check_target, open_size, read, write
 from .network import Network, description, input_shape, load_network, missing_data, read_images
-from .verify import compare
+from .verify import compare, compare_boxes
 
 CALIBRATION_IMAGES = 512
 
@@ -33,6 +35,7 @@ def export(
     dynamic_size: bool = False,
     external_data: bool = False,
     verify: int = 16,
+    boxes: bool = False,
     say: Callable[[str], None] = print,
 ) -> None:
     """Write a model to a file and compare the two. The file gets its name only if they agree.
@@ -52,6 +55,8 @@ def export(
         dynamic_size (bool): Whether the file takes images of any size. Defaults to False.
         external_data (bool): Whether an ONNX graph's weights go into a file beside it. Defaults to False.
         verify (int): Number of images to compare on; 0 skips the comparison. Defaults to 16.
+        boxes (bool): Whether a detector is exported as a whole, to boxes, scores and labels of one image of one size:
+            an ONNX file in single precision. Defaults to False.
         say (Callable[[str], None]): Receives progress messages. Defaults to ``print``.
 
     Raises:
@@ -64,9 +69,9 @@ def export(
         )
     if verify < 0:
         raise UserError(f'--verify {verify} is not a number of images; expected 0 or more')
-    check_target(path, precision, dynamic_batch, dynamic_size, external_data)
+    check_target(path, precision, dynamic_batch, dynamic_size, external_data, boxes)
     shape = shape or input_shape(cfg)
-    network = load_network(cfg, checkpoint)
+    network = DetectorNetwork(load_model(cfg, checkpoint), shape) if boxes else load_network(cfg, checkpoint)
     if dynamic_size and path.suffix == '.pt2' and (size := _largest_window(network)):
         raise UserError(
             f'--dynamic-size: torch.export keeps the number of windows of its example, and this model has '
@@ -84,7 +89,7 @@ def export(
         if dynamic_size:
             others = [F.interpolate(tried[:1], size, mode='bilinear', antialias=True) for size in other_sizes(shape)]
     with torch.no_grad():
-        expected = [_run(network, images) for images in batches]
+        expected = [_run(network.detect if boxes else network, images) for images in batches]
         expected_of_others = [_run(network, images) for images in others]
     # Two images for a dynamic batch: the exporter treats dimensions of 1 as fixed.
     example = torch.randn(2 if dynamic_batch else 1, channels, *shape)
@@ -105,7 +110,11 @@ def export(
             ) from error
         if batches:
             run = _runner(written, path)
-            difference = compare(expected, run, batches, network.task)
+            difference = (
+                compare_boxes(expected, run, batches) if boxes else compare(expected, run, batches, network.task)
+            )
+            if boxes and difference.agreement is None:
+                warn(f'no box was compared: the model finds none in {verify} images; expected a trained model')
             difference.check(str(path), precision)
             say(f'{difference.images} images: {difference}')
             for outputs, images in zip(expected_of_others, others, strict=True):
@@ -161,7 +170,7 @@ def _images(
     return torch.randn(number, input_channels(network.model), *shape, generator=torch.Generator().manual_seed(0))
 
 
-def _run(network: Network, images: Tensor) -> tuple[Tensor, ...]:
+def _run(network: Callable[[Tensor], tuple[Tensor, ...]], images: Tensor) -> tuple[Tensor, ...]:
     try:
         return network(images)
     except Exception as error:

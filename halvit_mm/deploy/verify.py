@@ -12,6 +12,8 @@ from halvit_mm.errors import UserError
 TOLERANCES = {'fp32': 1e-4, 'fp16': 2e-2}
 # Fraction of decisions that are the same; fraction of a map's norm that differs
 LEAST_AGREEMENT, MOST_MAP_ERROR = 0.95, 0.1
+# Of two boxes that are the same: pixels between their sides, and between their scores
+SAME_BOX, SAME_SCORE = 0.5, 1e-2
 
 # What a task decides by its logits, shape (B, classes, ...), and whether two decisions of a batch are the same.
 # mmpretrain takes the labels whose probability is above 0.5 by default.
@@ -48,7 +50,9 @@ class Difference:
 
     def check(self, path: str, precision: str) -> None:
         """Raise a :class:`UserError` that names ``path`` if the difference is too large for a precision."""
-        if precision in TOLERANCES:
+        if self.decision == 'box':
+            close, expected = self.agreement is None or self.agreement >= LEAST_AGREEMENT, f'{LEAST_AGREEMENT:.0%} are'
+        elif precision in TOLERANCES:
             most = TOLERANCES[precision] * max(1.0, self.scale)
             close, expected = self.largest <= most, f'at most {most:.1e} is'
         elif self.agreement is not None:
@@ -106,4 +110,42 @@ def compare(
     # An untrained head may be all zeros.
     result.error = (difference_norm / norm) ** 0.5 if norm else float(difference_norm > 0)
     result.agreement = torch.cat(same).float().mean().item() if same else None
+    return result
+
+
+def compare_boxes(
+    expected: Iterable[tuple[Tensor, Tensor, Tensor]],
+    run: Callable[[Tensor], tuple[Tensor, ...]],
+    batches: Iterable[Tensor],
+) -> Difference:
+    """Compare the boxes that a file finds with those of its model.
+
+    Args:
+        expected (Iterable[tuple[Tensor]]): The model's boxes, scores and labels for each image.
+        run (Callable): Runs the file, which returns the same.
+        batches (Iterable[Tensor]): Images, shape (1, C, H, W).
+
+    Returns:
+        Difference: ``largest``, ``scale`` and ``error`` are those of the coordinates of the boxes that are the same.
+        ``agreement`` is the number of these as a fraction of all boxes; None if there are no boxes.
+    """
+    result, number, same, square, norm = Difference(decision='box'), 0, 0, 0.0, 0.0
+    for (boxes, scores, labels), images in zip(expected, batches, strict=True):
+        found, found_scores, found_labels = run(images)
+        number += max(len(boxes), len(found))
+        result.images += len(images)
+        if not len(boxes) or not len(found):
+            continue
+        gap = (boxes[:, None] - found).abs().amax(2)
+        other = (labels[:, None] != found_labels) | ((scores[:, None] - found_scores).abs() > SAME_SCORE)
+        gap, nearest = gap.masked_fill(other, float('inf')).min(1)
+        close = gap <= SAME_BOX
+        same += len(nearest[close].unique())
+        if close.any():
+            result.largest = max(result.largest, gap[close].max().item())
+            result.scale = max(result.scale, boxes.abs().max().item())
+            square += (boxes - found[nearest])[close].square().sum().item()
+            norm += boxes[close].square().sum().item()
+    result.error = (square / norm) ** 0.5 if norm else 0.0
+    result.agreement = same / number if number else None
     return result

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from halvit_mm.deploy.verify import Difference, compare
+from halvit_mm.deploy.verify import Difference, compare, compare_boxes
 from halvit_mm.errors import UserError
 
 
@@ -46,3 +46,20 @@ def test_what_is_compared_follows_the_task():
 def test_outputs_of_another_shape():
     with pytest.raises(UserError, match=r'has the shape \(2, 3\) for images .*; expected \(2, 4\)'):
         compare([(torch.zeros(2, 4),)], lambda _: (torch.zeros(2, 3),), [torch.zeros(2, 3, 1, 1)], None)
+
+
+def test_comparison_of_boxes():
+    boxes = torch.tensor([[0.0, 0, 10, 10], [20, 20, 30, 30], [40, 40, 50, 50], [60, 60, 70, 70]])
+    scores, labels = torch.tensor([0.9, 0.8, 0.7, 0.6]), torch.tensor([0, 1, 2, 0])
+    # In another order, one shifted a little, one of another class, one of another score
+    theirs = boxes + torch.tensor([[0.25], [0], [0], [0]]), scores - torch.tensor([0, 0, 0, 0.1]), labels.clone()
+    theirs[2][2] = 0
+    theirs = tuple(value.flip(0) for value in theirs)
+    image = torch.zeros(1, 3, 1, 1)
+    found = compare_boxes([(boxes, scores, labels)], lambda _: theirs, [image])
+    assert (found.agreement, found.largest) == (0.5, 0.25)
+    with pytest.raises(UserError, match='m.onnx differs from the model: .*same box 50.0 %; 95% are expected in fp32'):
+        found.check('m.onnx', 'fp32')
+    none = boxes[:0], scores[:0], labels[:0]
+    assert compare_boxes([none], lambda _: none, [image]).agreement is None
+    assert compare_boxes([none], lambda _: theirs, [image]).agreement == 0
