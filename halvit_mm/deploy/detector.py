@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from halvit_mm.cost import is_detector
+from halvit_mm.cost import input_channels, is_detector
 from halvit_mm.errors import UserError
 
 from .network import Network
@@ -151,7 +151,9 @@ class DetectorNetwork(Network):
         self.two_stages = hasattr(model, 'rpn_head')
         self.head = model.rpn_head if self.two_stages else model.bbox_head
         with torch.no_grad():
-            maps = self.head(model.extract_feat(next(model.parameters()).new_zeros(1, 3, *shape)))[0]
+            maps = self.head(model.extract_feat(next(model.parameters()).new_zeros(1, input_channels(model), *shape)))[
+                0
+            ]
         priors = self.head.prior_generator.grid_priors([one.shape[-2:] for one in maps], device=maps[0].device)
         self.priors = [f'priors{i}' for i in range(len(priors))]
         for name, values in zip(self.priors, priors, strict=True):
