@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 import torch
 
+from halvit_mm.cost import input_channels
 from halvit_mm.cost.benchmark import in_fresh_process
 from halvit_mm.cost.measure import time_interleaved
 from halvit_mm.cost.subject import Settings, Subject
@@ -42,9 +43,9 @@ def opener(path: Path, prefer: str | None) -> Callable[[torch.Tensor], Any]:
     return lambda images: session.run(None, {'images': images.numpy()})
 
 
-def resident_bytes(path: Path, prefer: str | None, shape: tuple[int, int]) -> int:
+def resident_bytes(path: Path, prefer: str | None, shape: tuple[int, int, int]) -> int:
     """Bytes resident for an opened file that has run on one image of a shape, beyond those of its imported runtime."""
-    images = torch.zeros(1, 3, *shape)
+    images = torch.zeros(1, *shape)
     if path.suffix == '.xml':
         import openvino  # noqa: F401
     gc.collect()
@@ -57,7 +58,11 @@ def resident_bytes(path: Path, prefer: str | None, shape: tuple[int, int]) -> in
 
 
 def measure(
-    configs: Sequence[str], rounds: int, say: Callable[[str], None], processes: int = 3
+    configs: Sequence[str],
+    rounds: int,
+    say: Callable[[str], None],
+    processes: int = 3,
+    kinds: Sequence[tuple[str, str, bool, str | None]] = KINDS,
 ) -> list[dict[str, Any]]:
     """Export models with random weights in every format, and measure the files, those of one kind in turn.
 
@@ -66,6 +71,7 @@ def measure(
         rounds (int): Timed runs.
         say (Callable[[str], None]): Receives progress messages.
         processes (int): Processes of which the median of resident memory is taken. Defaults to 3.
+        kinds (Sequence[tuple]): Those of ``KINDS`` to measure. Defaults to all.
 
     Returns:
         list[dict]: For each kind and config ``kind``, ``name``, ``file_bytes``, ``resident_bytes``, ``ms``, ``ratio``
@@ -73,37 +79,40 @@ def measure(
     """
     settings = Settings()
     rows, seed = [], torch.Generator().manual_seed(0)
-    images = torch.randn(IMAGES, 3, *settings.shape, generator=seed)
     with tempfile.TemporaryDirectory() as folder:
-        paths, differences = {}, {}
+        paths, differences, images = {}, {}, {}
         for config in configs:
             subject = Subject(config)
-            for made_as in dict.fromkeys(kind[:3] for kind in KINDS):
+            channels = input_channels(subject.model(settings))
+            images[subject.name] = noise = torch.randn(IMAGES, channels, *settings.shape, generator=seed)
+            for made_as in dict.fromkeys(kind[:3] for kind in kinds):
                 suffix, precision, external = made_as
                 say(f'{subject.name}: {FORMATS[suffix]}, {precision}' + (', weights beside it' if external else ''))
                 torch.manual_seed(0)
                 network = Network(subject.model(settings))
                 with torch.no_grad():
-                    expected = [network(image[None]) for image in images]
+                    expected = [network(image[None]) for image in noise]
                 path = Path(folder, f'{subject.name}{suffix}-{precision}-{external}', f'model{suffix}')
                 path.parent.mkdir()
                 key = subject.name, *made_as
                 try:
-                    write(network, images[:1].clone(), path, precision, external_data=external, calibration=images)
-                    differences[key] = compare(expected, read(path), images.split(1), classifies=True)
+                    write(network, noise[:1].clone(), path, precision, external_data=external, calibration=noise)
+                    differences[key] = compare(expected, read(path), noise.split(1), network.task)
                     paths[key] = path
                 except Exception as error:
                     differences[key] = ' '.join(f'{type(error).__name__}: {error}'.split())[:200]
         names = [Subject(config).name for config in configs]
-        for *made_as, prefer in KINDS:
+        for *made_as, prefer in kinds:
             kind = describe(*made_as, prefer)
             say(f'memory and time: {kind}')
             made = {name: paths[(name, *made_as)] for name in names if (name, *made_as) in paths}
             resident = {
-                name: median(in_fresh_process(resident_bytes, path, prefer, settings.shape) for _ in range(processes))
+                name: median(
+                    in_fresh_process(resident_bytes, path, prefer, images[name].shape[1:]) for _ in range(processes)
+                )
                 for name, path in made.items()
             }
-            runs = {name: partial(opener(path, prefer), images[:1]) for name, path in made.items()}
+            runs = {name: partial(opener(path, prefer), images[name][:1]) for name, path in made.items()}
             times = {name: median(values) for name, values in time_interleaved(runs, rounds).items()}
             for name in names:
                 row = dict(kind=kind, name=name)

@@ -8,12 +8,12 @@ import logging
 import warnings
 from pathlib import Path
 
-from deploy_table import measure
+from deploy_table import KINDS, describe, measure
 
 from halvit_mm.cost.benchmark import elapsed, environment
 from halvit_mm.cost.report import environment_line, markdown_table, quantity
 from halvit_mm.cost.subject import Settings
-from halvit_mm.errors import errors_in_one_line
+from halvit_mm.errors import UserError, errors_in_one_line
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = (
@@ -32,12 +32,20 @@ def main() -> None:
     parser.add_argument('--configs', nargs='+', metavar='CONFIG', default=CONFIGS, help='ratios are to the first')
     parser.add_argument('--rounds', type=int, default=20, help='timed runs (default: %(default)s)')
     parser.add_argument('--processes', type=int, default=3, help='for resident memory (default: %(default)s)')
+    parser.add_argument(
+        '--kinds', nargs='+', metavar='WORDS', default=[''], help='only rows whose first cell has these'
+    )
     parser.add_argument('--out', type=Path, default=ROOT / 'docs/formats.md', help='(default: docs/formats.md)')
     args = parser.parse_args()
     logging.disable(logging.WARNING)
     warnings.simplefilter('ignore')
     with errors_in_one_line():
-        rows = measure(args.configs, args.rounds, elapsed(), args.processes)
+        kinds = [kind for kind in KINDS if any(words in describe(*kind) for words in args.kinds)]
+        if not kinds:
+            raise UserError(
+                f'--kinds {" ".join(args.kinds)} is in no row; expected words such as {describe(*KINDS[0])!r}'
+            )
+        rows = measure(args.configs, args.rounds, elapsed(), args.processes, kinds)
     header = ['', 'config', 'file (MB)', 'resident (MB)', 'ms', 'ratio', 'largest difference', 'error']
     cells = []
     for row in rows:

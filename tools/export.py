@@ -1,5 +1,6 @@
 """Write a trained model to a file for another runtime: ONNX (M.onnx), torch.export (M.pt2), TorchScript (M.pt) or
-OpenVINO (M.xml). Of a detector that is backbone and neck. Each shared matrix is in the file once.
+OpenVINO (M.xml). Of a detector that is backbone and neck, or, with --boxes, all of it. Each shared matrix is in the
+file once.
 
 The file is run beside the model before it gets its name. If the two differ too much, no file is left, and the exit
 status is 2.
@@ -34,6 +35,9 @@ def main() -> None:
         '--external-data', action='store_true', help='put the weights beside the ONNX graph, where they can be mapped'
     )
     parser.add_argument(
+        '--boxes', action='store_true', help='export a detector as a whole, to boxes, scores and labels (ONNX)'
+    )
+    parser.add_argument(
         '--verify', type=int, default=16, metavar='N', help='images to compare on, 0 for none (default: %(default)s)'
     )
     parser.add_argument(
@@ -56,6 +60,7 @@ def main() -> None:
             args.dynamic_size,
             args.external_data,
             args.verify,
+            args.boxes,
         )
 
 

@@ -1,8 +1,12 @@
 """File formats of other runtimes: writing and running them."""
 
+import logging
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +15,7 @@ from torch import Tensor
 
 from halvit_mm.errors import UserError
 
-from .network import Network
+from .network import Network, make_exportable
 
 FORMATS = {
     '.onnx': 'ONNX',
@@ -23,10 +27,12 @@ PRECISIONS = ('fp32', 'fp16', 'int8')
 Outputs = tuple[Tensor, ...]
 
 
-def check_target(path: Path, precision: str, dynamic_batch: bool, dynamic_size: bool, external_data: bool) -> None:
+def check_target(
+    path: Path, precision: str, dynamic_batch: bool, dynamic_size: bool, external_data: bool, boxes: bool = False
+) -> None:
     """Refuse a file that cannot be written, before anything is computed.
 
-    Arguments are those of :func:`write`.
+    Arguments are those of :func:`write`, and of :func:`~halvit_mm.deploy.export.export`.
 
     Raises:
         UserError: If the suffix is unknown, if the format lacks the precision or its package, or if the folder cannot
@@ -35,9 +41,14 @@ def check_target(path: Path, precision: str, dynamic_batch: bool, dynamic_size: 
     if path.suffix not in FORMATS:
         known = ', '.join(f'{suffix} ({name})' for suffix, name in FORMATS.items())
         raise UserError(f'--out {path} is not a file of a known format; expected {known}')
-    if precision == 'int8' and path.suffix != '.onnx':
+    if boxes and (path.suffix != '.onnx' or precision != 'fp32' or dynamic_batch or dynamic_size):
         raise UserError(
-            f'--precision int8 is not a precision of {FORMATS[path.suffix]}; expected fp32 or fp16, or .onnx'
+            '--boxes writes a file for one image of one size; expected .onnx and fp32, without --dynamic-batch and '
+            '--dynamic-size'
+        )
+    if precision == 'int8' and path.suffix not in ('.onnx', '.xml'):
+        raise UserError(
+            f'--precision int8 is not a precision of {FORMATS[path.suffix]}; expected fp32 or fp16, or .onnx or .xml'
         )
     if dynamic_size and path.suffix == '.pt':
         raise UserError(
@@ -50,12 +61,11 @@ def check_target(path: Path, precision: str, dynamic_batch: bool, dynamic_size: 
             # Seen with OpenVINO 2026.4, whose own converter is right but writes each matrix twice.
             raise UserError(
                 f'--out {path} is not a file that OpenVINO computes right in fp16, or with an open size, where a '
-                'matrix is shared; expected fp32 and a fixed shape'
+                'matrix is shared; expected fp32 or int8, and a fixed shape'
             )
-        try:
-            import openvino  # noqa: F401
-        except ImportError as error:
-            raise UserError(f'--out {path}: OpenVINO is not installed; pip install openvino') from error
+        for name, package in (('OpenVINO', 'openvino'), *([('NNCF', 'nncf')] if precision == 'int8' else [])):
+            if find_spec(package) is None:
+                raise UserError(f'--out {path}: {name} is not installed; pip install {package}')
     folder = path.parent
     if not folder.is_dir():
         raise UserError(f'--out {path}: folder {folder} does not exist')
@@ -79,7 +89,8 @@ def write(
     """Write a network in the format of the file's suffix.
 
     Args:
-        network (Network): In single precision; with ``'fp16'`` it is in half precision afterwards.
+        network (Network): In single precision. It is changed: with ``'fp16'`` to half precision, and to modules that
+            compute the same; see :func:`~halvit_mm.deploy.network.make_exportable`.
         example (Tensor): Images, shape (B, C, H, W).
         path (Path): The file.
         precision (str): ``'fp32'``, ``'fp16'`` or ``'int8'``. Defaults to ``'fp32'``.
@@ -96,10 +107,14 @@ def write(
             graph = Path(folder, 'graph.onnx')
             write(network, example, graph)
             # convert_model would write the transpose of each matrix too.
-            openvino.save_model(openvino.Core().read_model(graph), path, compress_to_fp16=False)
+            model = openvino.Core().read_model(graph)
+            if precision == 'int8':
+                model = _quantize_openvino(model, network, calibration)
+            openvino.save_model(model, path, compress_to_fp16=False)
         return
     if precision == 'fp16':
         network.half()
+    make_exportable(network, flat=path.suffix == '.onnx', open_size=dynamic_size)
     if path.suffix == '.onnx':
         from .onnx import move_weights_out, quantize, write_onnx
 
@@ -114,6 +129,30 @@ def write(
         torch.export.save(torch.export.export(network, (example,), dynamic_shapes=(dims,) if dims else None), path)
     else:
         torch.jit.trace(network, example, check_trace=False).save(path)
+
+
+def _quantize_openvino(model: Any, network: Network, calibration: Tensor) -> Any:
+    """Quantize an OpenVINO model with NNCF, which keeps one 8-bit copy of a shared matrix."""
+    import nncf
+
+    logging.getLogger('nncf').setLevel(logging.ERROR)
+    transformer = any(isinstance(module, torch.nn.LayerNorm) for module in network.modules())
+    images = nncf.Dataset(calibration.split(1), lambda image: image.numpy())
+    with redirect_stdout(sys.stderr):
+        return nncf.quantize(model, images, model_type=nncf.ModelType.TRANSFORMER if transformer else None)
+
+
+def open_size(path: Path) -> str:
+    """Say which sizes a file of torch.export takes, such as ``heights of 17 or more and widths of 17 or more``."""
+    program = torch.export.load(path)
+    [images] = [node for node in program.graph.nodes if node.name in program.graph_signature.user_inputs]
+
+    def taken(size: torch.SymInt) -> str:
+        limits = program.range_constraints[size.node.expr]
+        return f'{limits.lower} or more' if limits.upper >= 2**31 else f'{limits.lower} to {limits.upper}'
+
+    height, width = map(taken, images.meta['val'].shape[2:])
+    return f'heights of {height} and widths of {width} pixels'
 
 
 def read(path: Path) -> Callable[[Tensor], Outputs]:

@@ -1,26 +1,31 @@
 """The part of a model that is exported, and its images."""
 
 import math
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import mmcv.cnn
 import torch
+import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.dataset import default_collate, pseudo_collate
 from mmengine.registry import DATASETS, DefaultScope
 from torch import Tensor, nn
+from torch.utils.data import ConcatDataset
 
 from halvit_mm.cost import is_detector
 from halvit_mm.errors import UserError
-from halvit_mm.io.build import load_model
-from halvit_mm.io.datasets import class_names, local_files, test_pipeline, walk_datasets, with_pipeline
+from halvit_mm.io.build import in_one_line, load_model
+from halvit_mm.io.datasets import class_names, local_files, test_pipeline, walk_datasets
 
 
 class Network(nn.Module):
     """The part of a model that takes and returns tensors only.
 
     Args:
-        model (nn.Module): A classifier of mmpretrain or a detector of mmdet; it is put into evaluation mode.
+        model (nn.Module): A classifier of mmpretrain, a segmentor, or a detector of mmdet, of which it is backbone and
+            neck; it is put into evaluation mode.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -30,12 +35,26 @@ class Network(nn.Module):
         self.eval()
 
     @property
-    def output_names(self) -> list[str]:
-        """``logits`` of a classifier, or ``map0``, ``map1``... of a detector's neck."""
-        if not self.detector:
+    def task(self) -> str | None:
+        """What the outputs decide: ``'classes'``, ``'labels'`` (several for an image), ``'pixels'``, or None."""
+        if self.detector:
+            return None
+        if hasattr(self.model, 'decode_head'):
+            return 'pixels'
+        kinds = {base.__name__ for base in type(getattr(self.model, 'head', None)).__mro__}
+        if kinds & {'MultiLabelClsHead', 'CSRAClsHead'}:
+            return 'labels'
+        return 'classes' if 'ClsHead' in kinds else None
+
+    def output_names(self, images: Tensor) -> list[str]:
+        """Names of the outputs for some images: ``logits``, a detector's ``map0``, ``map1``..., or ``output0``..."""
+        with torch.no_grad():
+            outs = self._outputs(images)
+        if len(outs) == 1 and self.task:
             return ['logits']
-        necks = self.model.neck if isinstance(self.model.neck, nn.Sequential) else [self.model.neck]
-        return [f'map{i}' for i in range(necks[-1].num_outs)]
+        if all(isinstance(name, str) for name, _ in outs):
+            return [name for name, _ in outs]
+        return [f'{"map" if self.detector else "output"}{i}' for i in range(len(outs))]
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Compute the outputs in single precision, whatever the weights are kept in.
@@ -44,11 +63,79 @@ class Network(nn.Module):
             images (Tensor): Normalized images, shape (B, C, H, W).
 
         Returns:
-            tuple[Tensor]: The logits, shape (B, classes), or a detector's maps, shape (B, C, H_i, W_i) each.
+            tuple[Tensor]: The logits, shape (B, classes), a segmentor's with (..., H, W) behind, or a detector's maps,
+            shape (B, C, H_i, W_i) each.
         """
+        return tuple(out.float() for _, out in self._outputs(images))
+
+    def _outputs(self, images: Tensor) -> list[tuple[str | int, Tensor]]:
+        """Each tensor of the output, which may be one, a sequence or a mapping of them, and its name or number."""
         images = images.to(next(self.model.parameters()).dtype)
-        outs = self.model.extract_feat(images) if self.detector else (self.model(images),)
-        return tuple(out.float() for out in outs)
+        outs = self.model.extract_feat(images) if self.detector else self.model(images)
+        return [*_flatten(outs)]
+
+
+def _flatten(outs: Any, name: str | int = 0) -> Iterator[tuple[str | int, Tensor]]:
+    if isinstance(outs, Tensor):
+        yield name, outs
+    elif isinstance(outs, Mapping):
+        for key, out in outs.items():
+            yield from _flatten(out, key)
+    else:
+        for i, out in enumerate(outs):
+            yield from _flatten(out, i)
+
+
+class FlatLinear(nn.Linear):
+    """A linear layer that multiplies tokens in two dimensions, as the tied layers do: a Gemm in an ONNX graph."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.weight, self.bias = linear.weight, linear.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x.reshape(-1, self.in_features), self.weight, self.bias).view(*x.shape[:-1], -1)
+
+
+class PadAlways(nn.Module):
+    """The corner padding of mmcv's and mmdet's ``AdaptivePadding``, without its test that an export would freeze.
+
+    It pads by the kernel's width less one pixel, whatever the size. The convolution behind leaves out what it does not
+    need.
+
+    Args:
+        padding (nn.Module): The ``AdaptivePadding``.
+    """
+
+    def __init__(self, padding: nn.Module) -> None:
+        super().__init__()
+        rows, columns = (d * (k - 1) for k, d in zip(padding.kernel_size, padding.dilation, strict=True))
+        self.amount = (0, columns, 0, rows)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pad(x, self.amount)
+
+
+def make_exportable(network: Network, flat: bool, open_size: bool) -> None:
+    """Put modules that compute the same, and are exported better, in place of others.
+
+    Args:
+        network (Network): The network; it is changed.
+        flat (bool): Whether linear layers become :class:`FlatLinear`.
+        open_size (bool): Whether paddings become :class:`PadAlways`, for images of any size.
+    """
+
+    def put(kind: Callable[[nn.Module], bool], stand_in: Callable[[nn.Module], nn.Module]) -> None:
+        for parent in [*network.modules()]:
+            for name, module in parent.named_children():
+                if kind(module):
+                    setattr(parent, name, stand_in(module))
+
+    if flat:
+        put(lambda module: type(module) in (nn.Linear, mmcv.cnn.Linear), FlatLinear)
+    if open_size:
+        put(lambda m: type(m).__name__ == 'AdaptivePadding' and m.padding == 'corner', PadAlways)
 
 
 def load_network(cfg: Config, checkpoint: str | None = None) -> Network:
@@ -76,7 +163,7 @@ def input_shape(cfg: Config) -> tuple[int, int]:
 
 
 def missing_data(cfg: Config, loader: str) -> str | None:
-    """The first file or folder of a data loader that does not exist, or ``loader`` if the config has no such loader."""
+    """What of a data loader does not exist: the first file or folder, or ``loader`` itself; None if all is there."""
     datasets = [dataset for _, dataset in walk_datasets(cfg.get(loader))]
     if not datasets:
         return loader
@@ -86,27 +173,52 @@ def missing_data(cfg: Config, loader: str) -> str | None:
 def read_images(cfg: Config, model: nn.Module, loader: str, number: int, shape: tuple[int, int]) -> Tensor:
     """Read images of a config's dataset through its test pipeline and the model's preprocessor.
 
+    Wrappers of the dataset are left out: their repetitions, and the images that they mix.
+
     Args:
         cfg (Config): The config.
         model (nn.Module): Its model.
         loader (str): ``'train_dataloader'`` or ``'test_dataloader'``.
         number (int): Most images to read, at equal distances in the dataset.
-        shape (tuple[int, int]): Height and width; images of another shape are resized.
+        shape (tuple[int, int]): Height and width. A classifier's images of another shape are resized. A detector's are
+            padded, and made smaller before if they do not fit.
 
     Returns:
         Tensor: Normalized images, shape (N, C, H, W).
+
+    Raises:
+        UserError: If the dataset or its images cannot be read.
     """
-    dataset = with_pipeline(cfg[loader].dataset, test_pipeline(cfg))
-    collate = pseudo_collate if is_detector(model) else default_collate
+    detects = is_detector(model)
+    collate = pseudo_collate if detects else default_collate
     images = []
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')), torch.no_grad():
-        dataset = DATASETS.build(dataset)
+        parts = []
+        for key, dataset in walk_datasets(cfg[loader], loader):
+            with in_one_line(key):
+                parts.append(DATASETS.build({**dataset, 'pipeline': test_pipeline(cfg)}))
+        dataset = ConcatDataset(parts)
         for index in torch.linspace(0, len(dataset) - 1, min(number, len(dataset))).long().tolist():
-            image = model.data_preprocessor(collate([dataset[index]]))['inputs'].float()
-            if image.shape[-2:] != shape:
-                image = nn.functional.interpolate(image, shape, mode='bilinear', antialias=True)
-            images.append(image)
+            try:
+                image = model.data_preprocessor(collate([dataset[index]]))['inputs'].float()
+            except Exception as error:
+                reason = f'{type(error).__name__}: {" ".join(str(error).split())[:200]}'
+                raise UserError(f'{loader}: image {index} cannot be read for this model: {reason}') from error
+            images.append(_fit(image, shape) if detects else _resize(image, shape))
     return torch.cat(images)
+
+
+def _resize(image: Tensor, shape: tuple[int, int]) -> Tensor:
+    if image.shape[-2:] == shape:
+        return image
+    return F.interpolate(image, shape, mode='bilinear', antialias=True)
+
+
+def _fit(image: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Pad an image by zeros at the right and at the bottom; make it smaller before if it does not fit."""
+    factor = min(1.0, *(most / side for most, side in zip(shape, image.shape[-2:], strict=True)))
+    image = _resize(image, tuple(max(1, int(side * factor)) for side in image.shape[-2:]))
+    return F.pad(image, (0, shape[1] - image.shape[-1], 0, shape[0] - image.shape[-2]))
 
 
 def description(cfg: Config, model: nn.Module) -> dict[str, Any]:

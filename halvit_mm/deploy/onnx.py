@@ -15,6 +15,7 @@ from onnx.numpy_helper import from_array, to_array
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 from torch import Tensor
 
+from .detector import DetectorNetwork, onnx_translations
 from .network import Network
 
 # The first with GELU as an operator
@@ -48,10 +49,11 @@ def write_onnx(
             network,
             (images,),
             input_names=['images'],
-            output_names=network.output_names,
+            output_names=network.output_names(images),
             opset_version=OPSET,
             dynamic_shapes=(dims,) if dims else None,
             dynamo=True,
+            custom_translation_table=onnx_translations() if isinstance(network, DetectorNetwork) else None,
             verbose=False,
         )
     model = program.model_proto

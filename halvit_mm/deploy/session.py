@@ -44,12 +44,11 @@ def create_session(
     options = ort.SessionOptions()
     if threads is not None:
         options.intra_op_num_threads = threads
-    disabled = []
     if prefer == 'memory':
         options.add_session_config_entry('session.disable_prepacking', '1')
+        options.add_session_config_entry('optimization.disable_specified_optimizers', ';'.join(UNSHARING))
         options.enable_mem_pattern = False
-        disabled = UNSHARING
     try:
-        return ort.InferenceSession(path, options, providers=[provider], disabled_optimizers=disabled)
+        return ort.InferenceSession(path, options, providers=[provider])
     except Exception as error:
         raise UserError(f'ONNX Runtime cannot open {path}: {" ".join(str(error).split())[:300]}') from error

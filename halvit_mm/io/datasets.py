@@ -134,12 +134,3 @@ def test_pipeline(cfg: Config) -> list:
 def _test_dataset(cfg: Config) -> Mapping:
     """The first where there are several."""
     return next((dataset for _, dataset in walk_datasets(cfg.get('test_dataloader'))), {})
-
-
-def with_pipeline(dataset: Mapping, pipeline: list) -> dict:
-    """A copy of a dataset's config with other transforms; those of a wrapper go into the datasets within."""
-    if isinstance(dataset.get('dataset'), Mapping):
-        return {**dataset, 'dataset': with_pipeline(dataset['dataset'], pipeline)}
-    if isinstance(dataset.get('datasets'), (list, tuple)):
-        return {**dataset, 'datasets': [with_pipeline(one, pipeline) for one in dataset['datasets']]}
-    return {**dataset, 'pipeline': pipeline}

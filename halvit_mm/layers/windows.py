@@ -22,8 +22,9 @@ def fit_windows(length: int, largest: int) -> tuple[int, int]:
         tuple[int, int]: Number of windows and tokens of each along the side; their product is at least ``length``,
         and less than ``length`` plus the number of windows.
     """
-    number = -(-length // largest)
-    return number, -(-length // number)
+    # Of positive numbers only: ONNX rounds the quotient of a negative one upwards.
+    number = (length + largest - 1) // largest
+    return number, (length + number - 1) // number
 
 
 def split_into_windows(x: Tensor, resolution: tuple[int, int], largest: int) -> Tensor:

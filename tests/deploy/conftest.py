@@ -5,6 +5,7 @@ import torch
 from mmengine.config import Config
 
 from halvit_mm.cost import count_parameters
+from halvit_mm.data import write_digits
 from halvit_mm.deploy.network import load_network
 from halvit_mm.io.configs import load_config
 from tests.utils import ROOT
@@ -15,8 +16,40 @@ DETECTOR = 'configs/digits/mask-rcnn_halvit_digits-coco.py'
 SHARED_DETECTOR = 'configs/digits/mask-rcnn_resnet50-pe_digits-coco.py'
 
 
+# What makes the models of these configs as small as their exports need them. Export takes its time for each layer.
+SMALL = {
+    HALVIT: {'model.backbone.arch.num_layers': 2},
+    RESNET: {
+        'model.backbone.num_stages': 2,
+        'model.backbone.strides': (1, 2),
+        'model.backbone.dilations': (1, 1),
+        'model.backbone.out_indices': (1,),
+        'model.backbone.shared_stages': (1,),
+        'model.head.in_channels': 128,
+    },
+    DETECTOR: {'model.backbone.arch.num_layers': 3, 'model.backbone.out_indices': (0, 1, 2)},
+    SHARED_DETECTOR: {},
+}
+
+
 def read(config: str, **options) -> Config:
     return load_config(str(ROOT / config), options)
+
+
+def read_small(config: str, data: str | None = None, **options) -> Config:
+    """A small model's config whose data lies in a folder, or does not exist."""
+    cfg = read(config, **SMALL[config], **options)
+    for loader in (cfg.train_dataloader, cfg.test_dataloader):
+        loader.dataset.data_root = str(data or 'nowhere')
+    return cfg
+
+
+@pytest.fixture(scope='session')
+def digits(tmp_path_factory):
+    """A folder with the digits in ``data/digits``."""
+    folder = tmp_path_factory.mktemp('digits')
+    write_digits(folder / 'data/digits')
+    return folder
 
 
 def randomize(model: torch.nn.Module) -> None:

@@ -4,31 +4,23 @@ import pytest
 import torch
 from mmpretrain.apis import get_model
 
-from halvit_mm.data import write_digits
 from halvit_mm.deploy import create_session
-from halvit_mm.deploy.export import export
+from halvit_mm.deploy.export import export, other_sizes
 from halvit_mm.deploy.network import load_network, read_images
 from halvit_mm.errors import UserError
-from tests.deploy.conftest import HALVIT, RESNET, read
+from tests.deploy.conftest import DETECTOR, HALVIT, RESNET, read, read_small
 from tests.utils import ROOT, run_tool
-
-
-@pytest.fixture(scope='module')
-def digits(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('digits')
-    write_digits(folder / 'data/digits')
-    return folder
 
 
 @pytest.mark.long
 def test_tool_with_real_images(digits, checkpoint):
-    cfg = read(HALVIT)
+    cfg = read_small(HALVIT, digits / 'data/digits')
     weights = checkpoint(cfg)
     tool = ['tools/export.py', ROOT / HALVIT, weights, '--verify', '20', '--out']
-    shown = run_tool(*tool, 'm.onnx', cwd=digits).stdout
+    small = ['--cfg-options', 'model.backbone.arch.num_layers=2']
+    shown = run_tool(*tool, 'm.onnx', *small, cwd=digits).stdout
     assert '20 images of 32 x 32 from data/digits' in shown
     assert 'same top-1 100.0 %' in shown
-    cfg.test_dataloader.dataset.data_root = str(digits / 'data/digits')
     model = get_model(cfg, weights).eval()
     images = read_images(cfg, model, 'test_dataloader', 360, (32, 32))
     assert len(images) == 360
@@ -56,35 +48,82 @@ def test_checkpoint_of_another_model(checkpoint, tmp_path):
 
 def test_a_model_that_has_not_been_trained(tmp_path):
     """Its head starts at zero. Its logits start at zero too."""
-    cfg = read(HALVIT)
+    cfg = read_small(HALVIT)
     network = load_network(cfg)
     network.model.init_weights()
     torch.nn.init.zeros_(network.model.head.layers.head.weight)
     torch.save(dict(state_dict=network.model.state_dict()), tmp_path / 'fresh.pth')
-    for suffix in ('.onnx', '.pt2', '.pt'):
-        export(cfg, str(tmp_path / 'fresh.pth'), tmp_path / f'model{suffix}', verify=2)
-        assert (tmp_path / f'model{suffix}').is_file()
+    export(cfg, str(tmp_path / 'fresh.pth'), tmp_path / 'model.pt', verify=2)
+    assert (tmp_path / 'model.pt').is_file()
 
 
-def test_images_of_one_channel(tmp_path):
-    cfg = read(HALVIT, **{'model.backbone.in_channels': 1})
+def test_images_of_one_channel(digits, tmp_path, capfd):
+    cfg = read_small(HALVIT, digits / 'data/digits', **{'model.backbone.in_channels': 1})
     cfg.data_preprocessor = dict(mean=[33.0], std=[78.6], to_rgb=False)
+    with pytest.raises(
+        UserError, match=r'does not take images of shape \(1, 3, 32, 32\); expected .* to have 1 channels'
+    ):
+        export(cfg, None, tmp_path / 'm.pt', verify=2)
     cfg.test_dataloader.dataset.pipeline[0].color_type = 'grayscale'
-    export(cfg, None, tmp_path / 'm.onnx', verify=2)
-    [given] = create_session(tmp_path / 'm.onnx').get_inputs()
-    assert given.shape == [1, 1, 32, 32]
+    export(cfg, None, tmp_path / 'm.pt', verify=2)
+    assert 'warning' not in capfd.readouterr().err
+    cfg.test_dataloader.dataset.data_root = 'nowhere'
+    export(cfg, None, tmp_path / 'm.pt', verify=2)
+    line = 'warning: the file is compared on 2 images of noise, since nowhere does not exist; expected images'
+    assert line in capfd.readouterr().err
 
 
-def test_wrapped_data_gives_real_images(tmp_path, monkeypatch):
+def test_wrapped_data_gives_real_images(digits, tmp_path, capfd):
     """Through ``RepeatDataset`` and its like."""
-    monkeypatch.chdir(tmp_path)
-    write_digits(tmp_path / 'data/digits')
-    cfg = read(HALVIT)
+    cfg = read_small(HALVIT, digits / 'data/digits')
     for loader in (cfg.train_dataloader, cfg.test_dataloader):
-        loader.dataset = dict(type='RepeatDataset', times=2, dataset=loader.dataset)
+        loader.dataset = dict(
+            type='RepeatDataset', times=2, dataset=dict(type='ConcatDataset', datasets=[loader.dataset])
+        )
     said = []
     export(cfg, None, tmp_path / 'model.onnx', 'int8', verify=4, say=said.append)
-    assert [line for line in said if 'images of 32 x 32 from data/digits' in line] == [
-        '512 images of 32 x 32 from data/digits',
-        '4 images of 32 x 32 from data/digits',
-    ]
+    assert [line.partition(' from ')[0] for line in said[:2]] == ['512 images of 32 x 32', '4 images of 32 x 32']
+    assert 'warning' not in capfd.readouterr().err
+
+
+def test_images_that_cannot_be_read(digits, tmp_path):
+    cfg = read_small(HALVIT, digits / 'data/digits')
+    cfg.test_dataloader.dataset.pipeline[0].imdecode_backend = 'nothing'
+    with pytest.raises(UserError, match='test_dataloader: image 0 cannot be read for this model: ValueError'):
+        export(cfg, None, tmp_path / 'model.pt', verify=2)
+    cfg.test_dataloader.dataset.type = 'Absent'
+    with pytest.raises(UserError, match='^test_dataloader.dataset cannot be built: KeyError'):
+        export(cfg, None, tmp_path / 'model.pt', verify=2)
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(shape=(0, 0)), '--shape 0 0 is not a size of images; expected a height and a width of 1 pixel or more'),
+        (dict(verify=-1), '--verify -1 is not a number of images; expected 0 or more'),
+    ],
+)
+def test_numbers_that_are_none(options, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        export(read(HALVIT), None, tmp_path / 'model.onnx', **options)
+
+
+def test_sizes_that_a_file_is_tried_at():
+    sizes = other_sizes((224, 224))
+    assert all(h % 16 and w % 16 and (h, w) != (224, 224) for h, w in sizes)
+    assert (
+        {h > 224 for h, _ in sizes} == {h > 2 * w for h, w in sizes} == {w > 2 * h for h, w in sizes} == {True, False}
+    )
+
+
+def test_open_sizes_that_torch_cannot_export(tmp_path):
+    """mmpretrain's own transformer keeps the size of the example, and windows keep their number in a ``.pt2``."""
+    cfg = read_small(HALVIT)
+    del cfg.model.backbone.tie
+    cfg.model.backbone.type = 'VisionTransformer'
+    with pytest.raises(UserError, match=r'model.pt2 cannot be run on images of shape \(1, 3, 39, 33\), and nothing'):
+        export(cfg, None, tmp_path / 'model.pt2', dynamic_size=True, verify=1)
+    cfg = read_small(DETECTOR, **{'model.backbone.window_size': 4})
+    with pytest.raises(UserError, match='window_size=4; write .onnx instead'):
+        export(cfg, None, tmp_path / 'model.pt2', shape=(64, 64), dynamic_size=True)
+    assert not [*tmp_path.iterdir()]

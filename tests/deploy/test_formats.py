@@ -1,22 +1,39 @@
+from importlib.util import find_spec
+
 import pytest
 
 from halvit_mm.deploy.export import export
 from halvit_mm.errors import UserError
-from tests.deploy.conftest import HALVIT, read, unique_bytes
+from tests.deploy.conftest import HALVIT, read, read_small, unique_bytes
 
 
 @pytest.mark.parametrize(
     ('suffix', 'precision'), [('pt2', 'fp32'), ('pt2', 'fp16'), ('pt', 'fp32'), ('pt', 'fp16'), ('xml', 'fp32')]
 )
 def test_runs_like_the_model(suffix, precision, checkpoint, tmp_path):
-    cfg, said = read(HALVIT), []
-    cfg.test_dataloader.dataset.data_root = 'nowhere'
+    cfg, said = read_small(HALVIT), []
     path = tmp_path / f'model.{suffix}'
     export(cfg, checkpoint(cfg), path, precision, None, suffix != 'xml', suffix == 'pt2', verify=2, say=said.append)
     assert any('largest difference' in line for line in said)
+    assert (suffix == 'pt2') == any(
+        'takes heights of 9 or more and widths of 9 or more pixels' in line for line in said
+    )
     weights = path.with_suffix('.bin') if suffix == 'xml' else path
     kept = unique_bytes(cfg) // (2 if precision == 'fp16' else 1)
     assert weights.stat().st_size < 1.05 * kept + 2**20  # of a program the code as well
+
+
+@pytest.mark.skipif(not find_spec('nncf'), reason='NNCF quantizes for OpenVINO, and is not installed')
+def test_int8_of_openvino(checkpoint, digits, tmp_path):
+    cfg = read_small(HALVIT, digits / 'data/digits')
+    export(cfg, checkpoint(cfg), tmp_path / 'model.xml', 'int8', verify=8)
+    assert (tmp_path / 'model.bin').stat().st_size < 0.4 * unique_bytes(cfg)
+
+
+@pytest.mark.skipif(bool(find_spec('nncf')), reason='NNCF is installed')
+def test_int8_of_openvino_needs_nncf(tmp_path):
+    with pytest.raises(UserError, match='model.xml: NNCF is not installed; pip install nncf'):
+        export(read(HALVIT), None, tmp_path / 'model.xml', 'int8')
 
 
 @pytest.mark.parametrize(
@@ -26,7 +43,7 @@ def test_runs_like_the_model(suffix, precision, checkpoint, tmp_path):
         (
             'model.pt2',
             dict(precision='int8'),
-            '--precision int8 is not a precision of torch.export; expected fp32 or fp16, or .onnx',
+            '--precision int8 is not a precision of torch.export; expected fp32 or fp16, or .onnx or .xml',
         ),
         ('model.pt', dict(dynamic_size=True), '--dynamic-size: a TorchScript trace keeps the size'),
         ('model.pt', dict(external_data=True), '--external-data is for ONNX files'),

@@ -6,7 +6,7 @@ from mmengine.dataset import BaseDataset
 from mmpretrain.datasets import CustomDataset
 
 from halvit_mm.errors import UserError
-from halvit_mm.io.datasets import class_names, local_files, read_classes, type_name, walk_datasets, with_pipeline
+from halvit_mm.io.datasets import class_names, local_files, read_classes, type_name, walk_datasets
 
 A, B = (dict(type='CustomDataset', data_root=root, data_prefix='images') for root in 'ab')
 
@@ -28,9 +28,6 @@ def test_wrappers_are_seen_through(wrapped, keys):
     found = [*walk_datasets(dict(batch_size=2, dataset=wrapped, sampler=dict(type='DefaultSampler')), 'x')]
     assert [key for key, _ in found] == keys
     assert [dataset for _, dataset in found] == [A, B][: len(keys)]
-    changed = with_pipeline(wrapped, [1])
-    assert [dataset['pipeline'] for _, dataset in walk_datasets(dict(dataset=changed))] == [[1]] * len(keys)
-    assert 'pipeline' not in A
 
 
 def test_nothing_to_walk():
