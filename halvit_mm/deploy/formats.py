@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from halvit_mm._torch import require
 from halvit_mm.errors import UserError
 
 from .network import Network
@@ -29,12 +30,16 @@ def check_target(path: Path, precision: str, dynamic_batch: bool, dynamic_size: 
     Arguments are those of :func:`write`.
 
     Raises:
-        UserError: If the suffix is unknown, if the format lacks the precision or its package, or if the folder cannot
-            be written to.
+        UserError: If the suffix is unknown, if torch is too old for the format, if the format lacks the precision or
+            its package, or if the folder cannot be written to.
     """
     if path.suffix not in FORMATS:
         known = ', '.join(f'{suffix} ({name})' for suffix, name in FORMATS.items())
         raise UserError(f'--out {path} is not a file of a known format; expected {known}')
+    if path.suffix != '.pt':
+        # torch 2.6 writes an ONNX graph of a fixed shape only, whatever it is asked for.
+        open_onnx = path.suffix != '.pt2' and (dynamic_batch or dynamic_size)
+        require('2.7' if open_onnx else '2.6', f'--out {path} ({FORMATS[path.suffix]})')
     if precision == 'int8' and path.suffix != '.onnx':
         raise UserError(
             f'--precision int8 is not a precision of {FORMATS[path.suffix]}; expected fp32 or fp16, or .onnx'
