@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Resolve tested.in and docs.in to .txt files anew, for Python 3.10 to 3.12. Run it in the set-up environment: mmcv's
-# source package needs torch to tell its version.
+# Resolve tested.in, docs.in and openmmlab-tested.in to .txt files anew, for Python 3.10 to 3.12. Run it in the set-up
+# environment: mmcv's source package needs torch to tell its version.
 set -eu
 cd "$(dirname "$0")"
 {
@@ -15,3 +15,8 @@ mv tested.new tested.txt
     uv pip compile --quiet --universal --python-version 3.10 --no-annotate --no-header docs.in
 } >docs.new
 mv docs.new docs.txt
+{
+    echo "# Made by requirements/compile.sh from openmmlab-tested.in, for Python 3.10 on Linux."
+    uv pip compile --quiet --python-version 3.10 --no-annotate --no-header openmmlab-tested.in
+} >openmmlab-tested.new
+mv openmmlab-tested.new openmmlab-tested.txt

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Make .venv with the tested set and this package in it. A second call finds it done.
-#   [PYTHON=python3.12] requirements/install.sh
+#   [PYTHON=python3.12] [HALVIT_VENV=FOLDER] requirements/install.sh
 set -eu
 cd "$(dirname "$0")/.."
 
 PYTHON=${PYTHON:-python3}
-VENV=$PWD/.venv
+VENV=${HALVIT_VENV:-$PWD/.venv}
 LOG=$VENV/install.log
 STAMP=$VENV/.installed
 

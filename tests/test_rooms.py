@@ -14,6 +14,7 @@ PACKAGE = ROOT / 'halvit_mm'
 ROOMS = (
     'errors',
     '_upstream',
+    '_torch',
     'registry',
     'arguments',
     'layers',

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 import torch
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
+
+from halvit_mm._torch import unfused_attention
 
 from .samples import all_proposals, forward_tensor
 
@@ -56,7 +57,7 @@ def count_macs(model: nn.Module, shape: tuple[int, ...] = (3, 224, 224)) -> int:
     try:
         with (
             torch.no_grad(),
-            sdpa_kernel(SDPBackend.MATH),
+            unfused_attention(),
             all_proposals(model),
             FlopCounterMode(display=False) as counter,
         ):

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from halvit_mm._torch import require
 from halvit_mm.errors import UserError
 
 from .network import Network, make_exportable
@@ -35,12 +36,16 @@ def check_target(
     Arguments are those of :func:`write`, and of :func:`~halvit_mm.deploy.export.export`.
 
     Raises:
-        UserError: If the suffix is unknown, if the format lacks the precision or its package, or if the folder cannot
-            be written to.
+        UserError: If the suffix is unknown, if torch is too old for the format, if the format lacks the precision or
+            its package, or if the folder cannot be written to.
     """
     if path.suffix not in FORMATS:
         known = ', '.join(f'{suffix} ({name})' for suffix, name in FORMATS.items())
         raise UserError(f'--out {path} is not a file of a known format; expected {known}')
+    if path.suffix != '.pt':
+        # torch 2.6 writes an ONNX graph of a fixed shape only, whatever it is asked for.
+        open_onnx = path.suffix != '.pt2' and (dynamic_batch or dynamic_size)
+        require('2.7' if open_onnx else '2.6', f'--out {path} ({FORMATS[path.suffix]})')
     if boxes and (path.suffix != '.onnx' or precision != 'fp32' or dynamic_batch or dynamic_size):
         raise UserError(
             '--boxes writes a file for one image of one size; expected .onnx and fp32, without --dynamic-batch and '

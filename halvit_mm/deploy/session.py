@@ -2,8 +2,6 @@
 
 import os
 
-import onnxruntime as ort
-
 from halvit_mm.errors import UserError
 
 # ONNX Runtime's transformations that copy a shared matrix for each of its uses
@@ -15,7 +13,7 @@ def create_session(
     prefer: str = 'memory',
     threads: int | None = None,
     provider: str = 'CPUExecutionProvider',
-) -> ort.InferenceSession:
+) -> 'onnxruntime.InferenceSession':  # noqa: F821
     """Open an ONNX file in ONNX Runtime.
 
     By default ONNX Runtime repacks the weights of every product when it loads a file. A shared matrix is then packed
@@ -35,6 +33,8 @@ def create_session(
         UserError: If the file does not exist or is not an ONNX graph, if ``prefer`` is unknown, or if this build of
             ONNX Runtime lacks the provider.
     """
+    import onnxruntime as ort  # of the extra 'export'
+
     if prefer not in ('memory', 'time'):
         raise UserError(f"prefer={prefer!r} is not a preference; expected 'memory' or 'time'")
     if provider not in (available := ort.get_available_providers()):

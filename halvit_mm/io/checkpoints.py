@@ -23,6 +23,7 @@ import torch
 from mmengine.logging import HistoryBuffer, print_log
 from mmengine.runner import CheckpointLoader
 
+from halvit_mm._torch import add_safe_globals, opens_as_program
 from halvit_mm.errors import UserError
 
 from .disk import sync_folder
@@ -50,13 +51,13 @@ def _statistic_of(owner: type, name: str) -> Callable:
 
 
 def allowed_types() -> list:
-    """The types besides torch's own that a checkpoint may hold, for ``torch.serialization.add_safe_globals``.
+    """The types besides torch's own that a checkpoint may hold, for :func:`~halvit_mm._torch.add_safe_globals`.
 
     They are NumPy's numbers and arrays and mmengine's log values. The names of NumPy 1 and of NumPy 2 both stand for
     what is installed, so that old checkpoints of upstream load.
     """
-    # mmengine finds the module in this way too; np.core of NumPy 2 warns.
-    multiarray = (np._core if hasattr(np, '_core') else np.core).multiarray
+    # NumPy 1.26 has an empty np._core; np.core of NumPy 2 warns.
+    multiarray = (np.core if np.__version__.startswith('1.') else np._core).multiarray
     functions = [(multiarray._reconstruct, '_reconstruct'), (multiarray.scalar, 'scalar')]
     return [
         HistoryBuffer,
@@ -88,7 +89,7 @@ def read_only_data(trust: bool = False) -> None:
         return
     os.environ.pop('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', None)
     os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
-    torch.serialization.add_safe_globals(allowed_types())
+    add_safe_globals(allowed_types())
     # mmengine adds its list for the time of a call and then removes all of it, our types among them.
     mmengine_checkpoint.get_torch_safe_globals = list
 
@@ -120,9 +121,11 @@ def load_file(path: str | os.PathLike, map_location: str | Callable | None = 'cp
     if path.suffix == '.safetensors':
         return _load_safetensors(path)
     if not _trusted:
-        torch.serialization.add_safe_globals(allowed_types())
+        if opens_as_program(path):
+            raise UserError(_refusal(path, 'a TorchScript program'))
+        add_safe_globals(allowed_types())
     try:
-        content = torch.load(path, map_location=map_location, weights_only=not _trusted, mmap=mmap)
+        content = torch.load(str(path), map_location=map_location, weights_only=not _trusted, mmap=mmap)
     except Exception as error:
         if user_error := _user_error(path, error):
             raise user_error from error
@@ -182,7 +185,7 @@ def _user_error(path: str | os.PathLike, error: Exception) -> UserError | None:
     cause = ' '.join(str(error).split())
     for mark in ('Unsupported global: GLOBAL ', 'Trying to load unsupported GLOBAL '):
         if mark in cause:
-            return UserError(_refusal(path, cause.partition(mark)[2].split(' ')[0]))
+            return UserError(_refusal(path, cause.partition(mark)[2].split(' ')[0].removeprefix('builtins.')))
     if 'Trying to call reduce' in cause or 'Can only create new object' in cause or 'Can only build' in cause:
         return UserError(_refusal(path, 'a function'))
     if 'TorchScript' in cause:

@@ -190,7 +190,10 @@ def _suggest(name: object, scope: str, registry: str | None) -> str:
     for one in scopes:
         if _registry_module(one) or one == 'mmengine':
             for place in _registries(one, registry):
-                place.import_from_location()
+                try:
+                    place.import_from_location()
+                except ImportError:  # mmdet beside an mmcv without operators
+                    continue
                 front = '' if place.scope in (scope, 'mmengine') else f'{place.scope}.'
                 for entry in place.module_dict:
                     known.setdefault(entry, f'{front}{entry}')

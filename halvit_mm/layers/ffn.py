@@ -4,6 +4,7 @@ from mmcv.cnn.bricks.drop import build_dropout
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from halvit_mm._torch import is_compiling
 from halvit_mm.arguments import Expect, refuse_unknown_arguments
 from halvit_mm.registry import MODELS
 
@@ -22,7 +23,7 @@ class FrugalGELU(nn.GELU):
 
     def forward(self, x: Tensor) -> Tensor:
         # Compilers and tracers choose for themselves.
-        if torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing():
+        if torch.is_grad_enabled() or is_compiling() or torch.jit.is_tracing():
             return super().forward(x)
         return torch.ops.aten.gelu_(x, approximate=self.approximate)
 

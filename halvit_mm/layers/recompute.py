@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from halvit_mm._torch import is_dynamo_compiling, is_exporting
+
 # What an encoder layer computes again: its feed-forward network and norms; these and the output projection; everything
 LEVELS = ('ffn', 'all_but_attn', True)
 
@@ -15,7 +17,7 @@ LEVELS = ('ffn', 'all_but_attn', True)
 def trains() -> bool:
     """Whether a backward pass may follow: gradients are wanted, and no graph is made for a file."""
     # Under Dynamo the second function would always be true.
-    exporting = not torch.compiler.is_dynamo_compiling() and torch.compiler.is_exporting()
+    exporting = not is_dynamo_compiling() and is_exporting()
     return torch.is_grad_enabled() and not exporting and not torch.jit.is_tracing()
 
 

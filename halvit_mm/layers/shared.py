@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from halvit_mm._torch import is_compiling
 from halvit_mm.errors import UserError
 
 
@@ -74,7 +75,7 @@ def transposed_conv1x1(x: Tensor, weight: Tensor, bias: Tensor | None = None) ->
     """
     # For many pixels oneDNN's convolution is about 1.2 times as fast, though it copies the matrix. In an exported file
     # or a compiled graph conv_transpose2d takes W itself, without a copy.
-    eager = not (torch.compiler.is_compiling() or torch.jit.is_tracing())
+    eager = not (is_compiling() or torch.jit.is_tracing())
     if eager and x.device.type == 'cpu' and x.shape[0] * x.shape[2] * x.shape[3] > weight.shape[0]:
         return F.conv2d(x, transposed_view(weight), bias)
     return F.conv_transpose2d(x, weight, bias)

@@ -165,23 +165,35 @@ class ResumableEpochTrainLoop(EpochBasedTrainLoop):
 
 class _ResumableIterator(_InfiniteDataloaderIterator):
     def __init__(self, dataloader: DataLoader) -> None:
-        super().__init__(dataloader)
+        # mmengine 0.10.7 would start the loader's workers here.
+        self._dataloader, self._iterator, self._epoch = dataloader, None, 0
         self.place = _Place(dataloader)
+        self._passed_over = 0
 
     def __next__(self):
+        if self._passed_over:
+            self._passed_over -= 1
+            if not self._passed_over:
+                self.skip_iter(0)
+            return None
+        if self._iterator is None:
+            self._iterator = iter(self._dataloader)
         batch = super().__next__()
+        if self._epoch != self.place.epoch:
+            self.place.enter(self._epoch)
         self.place.batches += 1
         return batch
-
-    def _reset_iterator(self) -> None:
-        self.place.enter(self._epoch + 1)
-        super()._reset_iterator()
 
     def skip_iter(self, num_iters: int) -> None:
         self._epoch = self.place.epoch
         self.place.sampler.set_epoch(self._epoch)
         self.place.begin()
         self._iterator = None
+
+    def resume(self, num_iters: int) -> None:
+        """Begin at the place, where mmengine 0.10.7 would ask for all batches of before."""
+        if not hasattr(_InfiniteDataloaderIterator, 'skip_iter'):
+            self._passed_over = num_iters
 
 
 @LOOPS.register_module()
@@ -205,4 +217,5 @@ class ResumableIterTrainLoop(IterBasedTrainLoop):
             epoch, batches = (0, self._iter) if here.sampler.endless else divmod(self._iter, len(self.dataloader))
             place = {**here.state(), 'epoch': epoch, 'samples': batches * here.total_batch}
         here.resume(place)
+        self.dataloader_iterator.resume(self._iter)
         return False

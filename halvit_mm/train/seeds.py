@@ -70,6 +70,9 @@ class SeededSampler(Delegate, Sampler):
 
     def __iter__(self) -> Iterator[SeededIndex]:
         begin, self._begin = self._begin, 0
+        if self.endless:
+            # It would go on behind what another iterator of it has read.
+            self.sampler.indices = self.sampler._indices_of_rank()
         seeds = _Seeds(self.sample_seed, self._epoch)
         seed = lambda i: seeds[i * self._world_size + self._rank]  # noqa: E731
         # The place of a sample in the common list, and so its seed, is the same for any number of ranks.

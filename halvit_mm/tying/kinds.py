@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from halvit_mm._torch import set_submodule
 from halvit_mm.layers import TiedFFN, TiedModule, TiedMultiheadAttention, set_matrix, tied_modules
 from halvit_mm.layers.ffn import FrugalGELU
 from halvit_mm.layers.recompute import Recomputing
@@ -217,8 +218,8 @@ class Pair:
         return module
 
     def _replace(self, module: nn.Module, way_in: nn.Module, way_out: nn.Module) -> None:
-        module.set_submodule(self.first, way_in)
-        module.set_submodule(self.last, way_out)
+        set_submodule(module, self.first, way_in)
+        set_submodule(module, self.last, way_out)
 
     def recompute(self, module: nn.Module) -> None:
         """Let a tied module's activations be computed again in the backward pass instead of being kept."""

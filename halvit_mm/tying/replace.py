@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
+from halvit_mm._torch import set_submodule
+
 from .kinds import align, is_tied, kind_of
 
 # Words in the names of classes that may be of a part
@@ -111,7 +113,7 @@ def tie_model(
         kind.fill(tied, weights)
         if with_cp and kind.part == 'ffn':
             kind.recompute(tied)
-        model.set_submodule(name, tied)
+        set_submodule(model, name, tied)
         report.tied.append((name, title, before, _count(tied)))
     handled = [name for name, *_ in (*report.tied, *report.left)]
     for name, module in chosen.items():

@@ -9,9 +9,6 @@ from mmengine.model import ExponentialMovingAverage
 from mmengine.optim import build_optim_wrapper
 from mmpretrain.models import VisionTransformer
 from torch import nn
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import parametrize
 from torch.optim.swa_utils import AveragedModel
@@ -274,6 +271,10 @@ def ddp(expected: dict, rank: int) -> None:
 
 
 def fsdp(expected: dict, rank: int, **options) -> None:
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
     model = build(**options)
     mesh = init_device_mesh('cpu', (2,))
     # Layers that share matrices are one unit.
