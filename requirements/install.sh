@@ -63,8 +63,8 @@ export UV_LOCK_TIMEOUT=3600
 if ! command -v nvcc >/dev/null; then
     if nvidia-smi --list-gpus 2>/dev/null | grep -q '^GPU'; then
         echo "note: there is a GPU and no nvcc: mmcv's operators are built for the CPU only. Classification trains on the"
-        echo '  GPU; detection does not. For detection install the CUDA toolkit that torch names and run this again, or take'
-        echo '  a ready wheel, whose address is on the installation page of onedl-mmcv (docs/get_started.md, "For GPUs").'
+        echo '  GPU; detection does not. For detection install the CUDA toolkit that torch names, remove .venv and run this'
+        echo '  again; or take a ready wheel, whose address is on the installation page of onedl-mmcv (docs/get_started.md).'
     fi
     export CUDA_VISIBLE_DEVICES=
 fi

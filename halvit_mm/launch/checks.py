@@ -101,9 +101,10 @@ MOST_SCALED = 4
 
 def check_scaled_rate(cfg: Config, ranks: int) -> None:
     """Warn of a rate that grows with the batch further than Adam's has been seen to train."""
-    optimizer, base = (cfg.get('optim_wrapper') or {}).get('optimizer') or {}, cfg.auto_scale_lr.base_batch_size
+    optimizer = (cfg.get('optim_wrapper') or {}).get('optimizer') or {}
+    base = (cfg.get('auto_scale_lr') or {}).get('base_batch_size')
     batch, rate = (cfg.get('train_dataloader') or {}).get('batch_size'), optimizer.get('lr')
-    factor = ranks * batch / base if batch and rate else 0
+    factor = ranks * batch / base if batch and rate and base else 0
     if factor <= MOST_SCALED or not type_name(optimizer).startswith(('Adam', 'NAdam', 'RAdam')):
         return
     smaller = base * MOST_SCALED // ranks
