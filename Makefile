@@ -1,6 +1,8 @@
 # make demo    train a small HaLViT on handwritten digits with two ranks, test it, count its untied counterpart
 # make demo-det  the same for Mask R-CNN: a backbone, a detector, COCO's evaluation, drawn detections
 # make test    run the tests
+# make test-openmmlab  run what runs beside OpenMMLab's own packages without mmcv's operators, in build/stacks
+# make test-matrix  run the tests that touch upstream in an environment of each stack, or of those in STACKS='onedl-3.12'
 # make tables  measure what every model of the papers' tables costs, and write docs/tables.md
 # make deploy-table  export the models in every format and write docs/formats.md
 # make gpu-check  run what needs GPUs, on all GPUs of this machine, and write docs/gpu.md; without one, say what it would do
@@ -17,7 +19,7 @@ DEMO_ARGS ?=
 DEMO_CONFIG := configs/digits/halvit_2xb64_digits.py
 DEMO_DIR := work_dirs/demo
 
-.PHONY: demo demo-det test tables deploy-table gpu-check docs lint setup
+.PHONY: demo demo-det test test-openmmlab test-matrix tables deploy-table gpu-check docs lint setup
 
 setup:
 	@requirements/install.sh
@@ -34,6 +36,26 @@ demo-det: setup
 
 test: setup
 	python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
+
+# requirements/stack.sh makes the environments; tests/stacks.py has what a stack cannot run.
+STACKS ?= onedl-3.10 onedl-3.11 onedl-3.12 openmmlab
+OPENMMLAB_TESTS := tests/test_torch.py tests/test_check_env.py tests/layers tests/io tests/models tests/tying \
+	tests/configs/test_configs.py tests/train/test_loops.py tests/train/test_seeds.py
+KILLED := tests/tools/test_training.py::test_killed_training_ends_with_the_same_weights
+MATRIX_TESTS := tests/test_torch.py tests/test_check_env.py tests/test_upstream.py tests/configs tests/layers tests/models \
+	tests/io tests/tying/test_replace.py
+
+test-openmmlab: setup
+	venv=$$(requirements/stack.sh openmmlab-lite) && \
+		export PATH=$$venv/bin:$$PATH && \
+		python -m pytest -n 2 --dist worksteal -m 'not long' $(OPENMMLAB_TESTS) && python -m pytest $(KILLED)
+
+test-matrix: setup
+	for stack in $(STACKS); do \
+		venv=$$(requirements/stack.sh $$stack) && echo "== $$stack" && \
+			(export PATH=$$venv/bin:$$PATH && \
+				python -m pytest -n 2 --dist worksteal -m 'not long' $(MATRIX_TESTS) && python -m pytest $(KILLED)) || exit; \
+	done
 
 tables: setup
 	PYTHONPATH=.venv/transformers python research/make_tables.py

@@ -4,6 +4,7 @@ import logging
 import os
 import shutil
 import tempfile
+from pathlib import Path
 
 # Two workers and the processes that they start share two cores: threads that wait for one another cost more than they
 # give. Before torch is imported, which reads it.
@@ -17,6 +18,9 @@ from mmdet.utils import register_all_modules
 from mmengine.registry import DefaultScope
 from PIL import Image
 
+from tests.stacks import STACKS, left_out
+from tests.utils import ROOT
+
 # What is compiled is compiled anew: Inductor's caches on disk do not tell one attention backend from another, and
 # switching them off leaves some of them on.
 os.environ['TORCHINDUCTOR_FORCE_DISABLE_CACHES'] = '1'
@@ -29,8 +33,20 @@ atexit.register(shutil.rmtree, os.environ['TORCHINDUCTOR_CACHE_DIR'], ignore_err
 mmengine.config.utils.load = functools.cache(mmengine.config.utils.load)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_report_header() -> list[str]:
+    return [f'left out, since {why}: {", ".join(names)}' for why, (holds, names) in STACKS.items() if holds]
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """A file that cannot even be imported on this stack."""
+    inside = collection_path.is_relative_to(ROOT)
+    return True if inside and left_out(collection_path.relative_to(ROOT).as_posix()) else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Let each of two workers begin with half of the long tests, so that none is left over at the end."""
+    config.hook.pytest_deselected(items=[item for item in items if left_out(item.nodeid)])
+    items[:] = [item for item in items if not left_out(item.nodeid)]
     long = [item for item in items if item.get_closest_marker('long')]
     short = [item for item in items if not item.get_closest_marker('long')]
     half = len(short) // 2
@@ -44,7 +60,8 @@ def _quiet_and_repeatable():
     logging.disable(logging.INFO)
     yield
     logging.disable(logging.NOTSET)
-    torch.compiler.reset()
+    if '_dynamo' in vars(torch):  # torch 2.1 would import it
+        torch.compiler.reset()
 
 
 @pytest.fixture

@@ -46,6 +46,7 @@ def save(path, **meta) -> None:
 @pytest.fixture(autouse=True)
 def _here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '0')  # not for the tests of others
     read_only_data()
     yield
     assert not (tmp_path / 'executed').exists()
