@@ -118,7 +118,7 @@ def export(
             difference.check(str(path), precision)
             say(f'{difference.images} images: {difference}')
             for outputs, images in zip(expected_of_others, others, strict=True):
-                difference = compare([outputs], run, [images], network.task)
+                difference = compare([outputs], run, [images], None)  # of one image, whose top-1 may be close
                 size = f'{images.shape[2]} x {images.shape[3]}'
                 difference.check(f'--dynamic-size: {path}, for an image of {size},', precision)
                 say(f'an image of {size}: {difference}')

@@ -6,6 +6,7 @@ from mmengine.config import Config
 
 from halvit_mm.cost import count_parameters
 from halvit_mm.data import write_digits
+from halvit_mm.deploy.export import export
 from halvit_mm.deploy.network import load_network
 from halvit_mm.io.configs import load_config
 from tests.utils import ROOT
@@ -77,3 +78,14 @@ def checkpoint(tmp_path):
         return str(path)
 
     return write
+
+
+@pytest.fixture(scope='session')
+def exported(tmp_path_factory):
+    """The graph of a small HaLViT, with its weights beside it, and its config."""
+    path = tmp_path_factory.mktemp('exported') / 'model.onnx'
+    cfg = read_small(HALVIT)
+    cfg.test_dataloader.dataset.metainfo = dict(classes=('one', 'two'))
+    torch.manual_seed(0)
+    export(cfg, None, path, external_data=True, verify=1)
+    return path, cfg

@@ -18,17 +18,6 @@ def initializer_bytes(path) -> int:
     return sum(to_array(tensor).nbytes for tensor in onnx.load(path).graph.initializer)
 
 
-@pytest.fixture(scope='module')
-def exported(tmp_path_factory):
-    """The graph of a small HaLViT, with its weights beside it, and its config."""
-    path = tmp_path_factory.mktemp('exported') / 'model.onnx'
-    cfg = read_small(HALVIT)
-    cfg.test_dataloader.dataset.metainfo = dict(classes=('one', 'two'))
-    torch.manual_seed(0)
-    export(cfg, None, path, external_data=True, verify=1)
-    return path, cfg
-
-
 @pytest.mark.parametrize(
     ('config', 'options', 'shape'),
     [

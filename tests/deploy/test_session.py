@@ -4,9 +4,7 @@ import numpy as np
 import pytest
 
 from halvit_mm.deploy import create_session
-from halvit_mm.deploy.export import export
 from halvit_mm.errors import UserError
-from tests.deploy.conftest import HALVIT, read_small
 from tests.utils import ROOT
 
 
@@ -22,10 +20,9 @@ def test_session(tmp_path):
         create_session(tmp_path / 'bad.onnx', provider='TPU')
 
 
-def test_the_options_of_the_page_are_ours(tmp_path, monkeypatch):
-    """The page's program runs as it stands, and its session is that of ``create_session``."""
-    monkeypatch.chdir(tmp_path)
-    export(read_small(HALVIT), None, tmp_path / 'model.onnx', external_data=True, verify=0)
+def test_the_options_of_the_page_are_ours(exported, monkeypatch):
+    """The page's program of onnxruntime runs as it stands, and its session is that of ``create_session``."""
+    monkeypatch.chdir(exported[0].parent)
     images = np.random.default_rng(0).standard_normal((1, 3, 32, 32), np.float32)
     [program] = re.findall(r'```python\n(.*?)```', (ROOT / 'docs/onnx_runtime.md').read_text(), re.DOTALL)
     names = dict(images=images)
