@@ -1,6 +1,7 @@
 import re
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from halvit_mm.deploy import create_session
@@ -28,6 +29,7 @@ def test_the_options_of_the_page_are_ours(exported, monkeypatch):
     names = dict(images=images)
     exec(program, names)
     ours = create_session('model.onnx')
+    assert isinstance(names['session'], onnxruntime.InferenceSession)
     assert np.array_equal(names['outputs'][0], ours.run(None, dict(images=images))[0])
     assert not names['options'].enable_mem_pattern
     assert not ours.get_session_options().enable_mem_pattern
