@@ -137,7 +137,7 @@ def main() -> None:
         models = [model for model in MODELS if any(word in model[0] for word in args.models)]
         kinds = [kind for kind in KINDS if any(words in name_of(kind) for words in args.kinds)]
         if not models or not kinds:
-            raise UserError(f'--models {args.models} --kinds {args.kinds} is no cell of the table')
+            raise UserError(f'--models {args.models} --kinds {args.kinds} is not a cell of the table')
         missing = [folder for folder in ('digits', 'digits_coco') if not (args.data / folder).is_dir()]
         if missing:
             raise UserError(

@@ -242,7 +242,7 @@ class DetectorNetwork(Network):
 def _why_not(model: nn.Module) -> str | None:
     """What of a detector :class:`DetectorNetwork` does not compute."""
     if not is_detector(model):
-        return 'it is no detector'
+        return 'it is not a detector'
     first = getattr(model, 'rpn_head', None) or getattr(model, 'bbox_head', None)
     if type(first).__name__ not in ('RPNHead', 'RetinaHead'):
         return f'its head is {type(first).__name__}'

@@ -30,7 +30,7 @@ def initializer_bytes(path) -> int:
     ids=str,
 )
 def test_each_matrix_is_there_once_and_any_size_is_taken(config, options, shape, checkpoint, tmp_path):
-    """The sizes include those that are no whole number of patches or windows: see ``other_sizes``."""
+    """The sizes include those that patches or windows do not fill: see ``other_sizes``."""
     if options.get('model.backbone.with_cls_token') is False:
         options['model.backbone.out_type'] = 'avg_featmap'
     cfg, said = read_small(config, **options), []
