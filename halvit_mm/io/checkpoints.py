@@ -51,7 +51,7 @@ def _statistic_of(owner: type, name: str) -> Callable:
 
 
 def allowed_types() -> list:
-    """The types besides torch's own that a checkpoint may hold, for :func:`~halvit_mm._torch.add_safe_globals`.
+    """The types besides torch's own that a checkpoint may hold, for ``add_safe_globals`` of :mod:`torch.serialization`.
 
     They are NumPy's numbers and arrays and mmengine's log values. The names of NumPy 1 and of NumPy 2 both stand for
     what is installed, so that old checkpoints of upstream load.
