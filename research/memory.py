@@ -1,10 +1,10 @@
 """Measure what the levels of ``with_cp`` save and cost: peaks of training processes, kept activations, times of steps.
 
-Of DeiT, HaLViT and HaLViT with each level: over the batch, over the side of an image, and of Mask R-CNN at 800 x 1333
-beside PVT-M's and ResNet-101's. Every peak is read in a fresh process, which returns what it frees: the peak is what
-the tensors need, and not what glibc keeps besides. Times are seconds of the processor in one thread, which other work
-on the machine disturbs less than it disturbs the clock; a ratio is the median of the ratios to the first model's time
-in the same round. A second call goes on from what --out has.
+Of DeiT, HaLViT and HaLViT with each level: over the batch, over the side of an image, the largest batch in 8 GB, and of
+Mask R-CNN at 800 x 1333 beside PVT-M's and ResNet-101's. Every peak is read in a fresh process, which returns what it
+frees: the peak is what the tensors need, and not what glibc keeps besides. Times are seconds of the processor in one
+thread, which other work on the machine disturbs less than it disturbs the clock; a ratio is the median of the ratios to
+the first model's time in the same round. A second call goes on from what --out has.
 """
 
 import argparse
@@ -30,7 +30,8 @@ DETECTION = (
     (('PVT-M', 'mask-rcnn_pvt-m_fpn_1x_coco'), ('ResNet-101', 'mask-rcnn_r101_fpn_1x_coco')),
     ('HaLViT-M', 'mask_rcnn/mask-rcnn_halvit-medium_fpn_1x_coco'),
 )
-PARTS = ('batch', 'side', 'detection', 'times', 'times_medium')
+PARTS = ('batch', 'side', 'largest', 'detection', 'times', 'times_medium')
+LIMIT = 8e9  # of the largest batch, in bytes
 
 
 def write_subjects(folder: Path, baselines: tuple, ours: tuple[str, str]) -> list[Subject]:
@@ -60,6 +61,12 @@ def step_times(subjects: list[Subject], batch: int, rounds: int) -> dict[str, li
     settings = Settings()
     runs = {s.name: build_run(s, s.model(settings), settings, batch, 'train', 'fp32') for s in subjects}
     return time_interleaved(runs, rounds, warm_up=1, clock=time.process_time)
+
+
+def largest_batch(first: tuple[int, float], second: tuple[int, float]) -> int:
+    """The largest batch whose peak is within ``LIMIT``, on the line through two batches and their peaks."""
+    (batch, low), (other, high) = first, second
+    return int(batch + (LIMIT - low) * (other - batch) / (high - low))
 
 
 def chart(points: list[dict], path: Path) -> Path:
@@ -144,6 +151,16 @@ def main() -> None:
         if classification:
             chart(classification, args.out / 'memory.png')
             shown.append(table(classification))
+        if 'largest' in args.parts:
+            rows = []
+            for subject in write_subjects(folder, *TINY)[:-1]:
+                size = (224, 224)
+                key = f'{subject.name}, batch {{}}, 224 x 224'
+                known = [(n, measure(key.format(n), peak, subject, size, n)['peak_memory_bytes']) for n in (8, 16)]
+                batch = largest_batch(*known)
+                read = measure(key.format(batch), peak, subject, size, batch)
+                rows.append([subject.name, batch, f'{read["peak_memory_bytes"] / 1e9:.2f}'])
+            shown.append(markdown_table(['', 'largest batch in 8 GB', 'peak (GB)'], rows))
         if 'detection' in args.parts:
             shown.append(table(points('detection', DETECTION, [(1, (800, 1333))])))
         for part, models, batch in (('times', TINY, 16), ('times_medium', MEDIUM, 16)):

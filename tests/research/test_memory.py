@@ -1,5 +1,5 @@
 import pytest
-from memory import DETECTION, MEDIUM, TINY, chart, table, times_table, write_subjects
+from memory import DETECTION, MEDIUM, TINY, chart, largest_batch, table, times_table, write_subjects
 from PIL import Image
 
 from halvit_mm.layers.recompute import LEVELS
@@ -30,3 +30,8 @@ def test_ratios_of_times_are_those_of_a_round():
         times_table({'a': [1.0, 2.0, 4.0], 'b': [2.0, 2.0, 2.0]}).splitlines()[-1]
         == '| b | 3 | 2.00 | 1.000 | 0.500 to 2.000 |'
     )
+
+
+def test_largest_batch_lies_on_the_line():
+    assert largest_batch((8, 1.0e9), (16, 2.0e9)) == 64
+    assert largest_batch((8, 1.5e9), (16, 2.5e9)) == 60
