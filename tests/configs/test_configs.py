@@ -1,10 +1,12 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.fileio import load as load_yaml
-from mmpretrain.registry import MODELS
+from mmpretrain.registry import MODELS, TRANSFORMS
+from PIL import Image, ImageOps
 
 import halvit_mm  # noqa: F401 - makes 'halvit_mm::' known
 from halvit_mm.cost import count_macs
@@ -13,7 +15,8 @@ from tests.utils import ROOT, groups_of
 CONFIGS = sorted(path for path in (ROOT / 'configs').rglob('*.py') if '_base_' not in path.parts)
 # CvT is built in test_baselines.py, where transformers can be found.
 CLASSIFIERS = [path for path in CONFIGS if 'coco' not in path.stem and not path.stem.startswith('cvt')]
-IN1K = [path for path in CONFIGS if path.parent.name == 'halvit']
+IN1K = [path for path in CONFIGS if path.parent.name == 'halvit' and 'deit3' not in path.stem]
+DEIT3 = [path for path in CONFIGS if path.parent.name == 'halvit' and 'deit3' in path.stem]
 
 
 def build(cfg: Config) -> torch.nn.Module:
@@ -67,6 +70,54 @@ class TestDeitRecipe:
         expected = {f'backbone.layers.{i}.{matrix}' for i in range(layers) for matrix in matrices}
         expected |= {'backbone.patch_embed.projection.weight', 'head.layers.head.weight'}
         assert decayed == expected
+
+
+class TestDeit3Recipe:
+    @pytest.mark.parametrize('path', DEIT3, ids=lambda path: path.stem)
+    def test_schedule_and_decay(self, path):
+        cfg = Config.fromfile(path)
+        assert cfg.train_cfg.max_epochs == (800 if '800e' in path.stem else 400)
+        assert 8 * cfg.train_dataloader.batch_size == cfg.auto_scale_lr.base_batch_size == 2048
+        optimizer = cfg.optim_wrapper.optimizer
+        assert (optimizer.type, optimizer.lr, optimizer.weight_decay) == ('mmpretrain.Lamb', 4e-3, 0.05)
+        warm_up, cosine = cfg.param_scheduler
+        assert (warm_up.end, warm_up.start_factor * optimizer.lr) == (5, pytest.approx(1e-6))
+        assert (cosine.begin, cosine.eta_min) == (5, 1e-5)
+        groups = groups_of(cfg, build(cfg))
+        decayed = {name.rpartition('.')[2] for name, group in groups.items() if group['weight_decay'] > 0}
+        assert decayed == {'weight', 'q_weight', 'kv_weight'}
+        assert groups['backbone.layers.0.ffn.gamma2.weight']['weight_decay'] == 0
+
+    def test_each_layer_has_the_same_stochastic_depth(self):
+        model = MODELS.build(Config.fromfile(DEIT3[0]).model)
+        assert {layer.ffn.dropout_layer.drop_prob for layer in model.backbone.layers} == {0.05}
+        assert {layer.attn.out_drop.drop_prob for layer in model.backbone.layers} == {0.05}
+
+    def test_loss_is_the_mean_of_binary_cross_entropies(self):
+        loss = MODELS.build(Config.fromfile(DEIT3[0]).model.head.loss)
+        logits, target = torch.randn(4, 1000), torch.zeros(4, 1000)
+        target[range(4), range(4)], target[range(4), range(4, 8)] = 0.3, 0.7
+        expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, target)
+        torch.testing.assert_close(loss(logits, target, avg_factor=4), expected)
+
+    def test_three_augmentations(self):
+        """Pillow's own, of which one in three images gets each."""
+        steps = {step.type: step for step in Config.fromfile(DEIT3[0]).train_dataloader.dataset.pipeline}
+        image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+        rgb = Image.fromarray(image[..., ::-1])
+        gray, solarized, blurred = (
+            TRANSFORMS.build(step)(dict(img=image.copy()))['img'].astype(int)
+            for [step] in steps['RandomChoice'].transforms
+        )
+        assert abs(gray - np.array(rgb.convert('L').convert('RGB'), int)).max() <= 1
+        assert np.array_equal(solarized, np.array(ImageOps.solarize(rgb))[..., ::-1])
+        assert blurred.std() < image.std()
+        blur = TRANSFORMS.build(steps['RandomChoice'].transforms[2][0])
+        radii = [blur.random_magnitude() for _ in range(1000)]
+        assert (min(radii), max(radii)) == (pytest.approx(0.1, abs=0.05), pytest.approx(2, abs=0.05))
+        assert 'prob' not in steps['RandomChoice']
+        jitter = steps['ColorJitter']
+        assert (jitter.brightness, jitter.contrast, jitter.saturation) == (0.3, 0.3, 0.3)
 
 
 def test_layer_scale_does_not_decay():

@@ -156,7 +156,11 @@ def imagenet(tmp_path_factory):
 @pytest.mark.long
 @pytest.mark.parametrize(
     ('config', 'batch'),
-    [('halvit/halvit-micro_8xb128_in1k', 1024), ('shared_resnet/resnet50-pe2_8xb32_in1k', 256)],
+    [
+        ('halvit/halvit-micro_8xb128_in1k', 1024),
+        ('halvit/halvit-tiny_8xb256-deit3-400e_in1k', 2048),
+        ('shared_resnet/resnet50-pe2_8xb32_in1k', 256),
+    ],
 )
 def test_imagenet_config(imagenet, tmp_path, config, batch):
     (tmp_path / 'data').mkdir()
