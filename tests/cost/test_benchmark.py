@@ -102,13 +102,15 @@ def test_tool(tmp_path):
     tied, untied = tmp_path / 'tied.py', tmp_path / 'untied.py'
     tied.write_text(f"_base_ = '{ROOT / DIGITS}'\nmodel = dict(backbone=dict(arch=dict(num_layers=1)))\n")
     untied.write_text("_base_ = 'tied.py'\nmodel = dict(backbone=dict(tie='none'))\n")
-    options = ('--shape', '32', '--batch', '4', '--rounds', '2', '--modes', 'infer', '--out')
-    done = run_tool('tools/benchmark.py', tied, untied, *options, tmp_path / 'out')
+    done = run_tool(
+        *('tools/benchmark.py', tied, untied, '--shape', '32', '--batch', '4'),
+        *('--rounds', '2', '--compile', '--modes', 'infer', '--out', str(tmp_path / 'out')),
+    )
     results = json.loads((tmp_path / 'out/results.json').read_text())
     assert [result['name'] for result in results] == ['tied', 'untied']
     for result in results:
         assert KEYS <= result.keys()
-        assert [one['compiled'] for one in result['runs']] == [False]
+        assert [one['compiled'] for one in result['runs']] == [False, True]
         assert all(RUN_KEYS <= one.keys() for one in result['runs'])
         assert result['environment']['threads'] > 0
     tied, untied = results
@@ -116,14 +118,10 @@ def test_tool(tmp_path):
     assert all(one['peak_memory_bytes'] > 2**27 for one in tied['runs'] if not one['compiled'])
     lines = [*csv.DictReader((tmp_path / 'out/results.csv').open())]
     assert [line['ms_median'] for line in lines] == [str(one['ms_median']) for r in results for one in r['runs']]
-    assert '| untied | 4 | infer | fp32 |' in (tmp_path / 'out/results.md').read_text()
-    assert '| untied | 4 | infer | fp32 |' in done.stdout
+    assert '| untied, compiled | 4 | infer | fp32 |' in (tmp_path / 'out/results.md').read_text()
+    assert '| untied, compiled | 4 | infer | fp32 |' in done.stdout
     for chart in ('counts.png', 'time_infer.png'):
         assert (tmp_path / 'out' / chart).read_bytes().startswith(b'\x89PNG')
-    done = run_tool('tools/benchmark.py', tmp_path / 'tied.py', *options, tmp_path / 'compiled', '--compile')
-    [result] = json.loads((tmp_path / 'compiled/results.json').read_text())
-    assert [one['compiled'] for one in result['runs']] == [False, True]
-    assert '| tied, compiled | 4 | infer | fp32 |' in done.stdout
 
 
 @pytest.mark.long

@@ -50,7 +50,7 @@ def test_ranks_that_die_and_hang(config, tmp_path):
         dict(kind='loss', iterations=[7], rank=1),
         dict(kind='stand', iterations=[9], rank=1),
     )
-    path = config(*faults, limit=10)
+    path = config(*faults, limit=15)
     ended = run(
         *('tools/dist_train.sh', path, '2', '--work-dir', tmp_path / 'run', '--max-restarts', '1'),
         check=False,
@@ -60,7 +60,7 @@ def test_ranks_that_die_and_hang(config, tmp_path):
     assert 'resumed epoch: 0, iter: 4' in ended.stdout
     assert 'the loss is not finite (' in ended.stdout
     assert 'skipped_steps: 1' in ended.stdout
-    assert 'error: rank 0: nothing has moved for 10 s (hang_limit); rank 1 gives no sign of life' in ended.stdout
+    assert 'error: rank 0: nothing has moved for 15 s (hang_limit); rank 1 gives no sign of life' in ended.stdout
     assert 'train_step' in ended.stdout  # where the other one stands
     assert ended.stdout.splitlines()[-1] == 'error: rank 0 ended with exit code 2; its output is above'
     assert step_of(tmp_path / 'run') == 8
