@@ -50,6 +50,24 @@ def set_submodule(model: nn.Module, name: str, module: nn.Module) -> None:
     setattr(model.get_submodule(owner), own_name, module)
 
 
+def custom_op(name: str, fake: Callable) -> Callable[[Callable], Callable]:
+    """Make a function that changes no argument an operator of torch; before 2.4 the function stays as it is.
+
+    Args:
+        name (str): ``'namespace::name'``.
+        fake (Callable): The function for tensors without values.
+    """
+
+    def register(function: Callable) -> Callable:
+        if torch.__version__ < '2.4':
+            return function
+        operator = torch.library.custom_op(name, function, mutates_args=())
+        operator.register_fake(fake)
+        return operator
+
+    return register
+
+
 class ListedTypesUnpickler(pickle._Unpickler):
     """Reads a pickle that holds nothing but what a list allows, where torch's own reader takes no list.
 

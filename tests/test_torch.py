@@ -76,6 +76,17 @@ def test_require():
         _torch.require('99.1', '--out x.pt2')
 
 
+def test_custom_op(monkeypatch):
+    def double(x: torch.Tensor) -> torch.Tensor:
+        return 2 * x
+
+    operator = _torch.custom_op('halvit_mm_test::double', torch.empty_like)(double)
+    assert operator(torch.ones(2)).tolist() == [2, 2]
+    assert torch.ops.halvit_mm_test.double(torch.ones(2, device='meta')).shape == (2,)
+    monkeypatch.setattr(torch, '__version__', torch.torch_version.TorchVersion('2.1.2'))
+    assert _torch.custom_op('halvit_mm_test::other', torch.empty_like)(double) is double
+
+
 def test_set_submodule():
     model = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.ReLU()))
     _torch.set_submodule(model, '1.0', nn.GELU())

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from halvit_mm._torch import custom_op
 from halvit_mm.cost import input_channels, is_detector
 from halvit_mm.errors import UserError
 
@@ -19,7 +20,11 @@ from .network import Network
 OUTPUTS = ('boxes', 'scores', 'labels')
 
 
-@torch.library.custom_op('halvit_mm::suppress', mutates_args=())
+def _suppressed(boxes, scores, groups, iou, least, most, fill) -> Tensor:
+    return boxes.new_empty(most if fill else torch.library.get_ctx().new_dynamic_size(), dtype=torch.int64)
+
+
+@custom_op('halvit_mm::suppress', _suppressed)
 def suppress(boxes: Tensor, scores: Tensor, groups: Tensor, iou: float, least: float, most: int, fill: bool) -> Tensor:
     """Non-maximum suppression within groups.
 
@@ -44,12 +49,11 @@ def suppress(boxes: Tensor, scores: Tensor, groups: Tensor, iou: float, least: f
     return F.pad(kept, (0, most - len(kept) if fill else 0), value=-1)
 
 
-@suppress.register_fake
-def _(boxes, scores, groups, iou, least, most, fill) -> Tensor:
-    return boxes.new_empty(most if fill else torch.library.get_ctx().new_dynamic_size(), dtype=torch.int64)
+def _aligned(maps, rois, levels, scales, size, samples) -> Tensor:
+    return maps[0].new_empty(rois.shape[0], maps[0].shape[1], *size)
 
 
-@torch.library.custom_op('halvit_mm::align', mutates_args=())
+@custom_op('halvit_mm::align', _aligned)
 def align(
     maps: Sequence[Tensor], rois: Tensor, levels: Tensor, scales: Sequence[float], size: Sequence[int], samples: int
 ) -> Tensor:
@@ -75,11 +79,6 @@ def align(
             boxes = F.pad(rois[chosen], (1, 0))
             out[chosen] = roi_align(one.contiguous(), boxes, tuple(size), scale, samples, 'avg', True)
     return out
-
-
-@align.register_fake
-def _(maps, rois, levels, scales, size, samples) -> Tensor:
-    return maps[0].new_empty(rois.shape[0], maps[0].shape[1], *size)
 
 
 def onnx_translations() -> dict[Callable, Callable]:
