@@ -4,10 +4,9 @@ import logging
 import os
 import shutil
 import tempfile
-from itertools import islice
 from pathlib import Path
 
-# The workers and the processes that they start share two cores: threads that wait for one another cost more than they
+# Two workers and the processes that they start share two cores: threads that wait for one another cost more than they
 # give. Before torch is imported, which reads it.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
@@ -44,21 +43,14 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
     return True if inside and left_out(collection_path.relative_to(ROOT).as_posix()) else None
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let two of the workers begin with half of the long tests each, so that none is left over at the end.
-
-    Long tests wait for one another's ranks, and a third worker takes the time that they leave.
-    """
-    workers = int(os.environ.get('PYTEST_XDIST_WORKER_COUNT', 1))
-    busy = min(workers, 2)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let each of two workers begin with half of the long tests, so that none is left over at the end."""
+    config.hook.pytest_deselected(items=[item for item in items if left_out(item.nodeid)])
+    items[:] = [item for item in items if not left_out(item.nodeid)]
     long = [item for item in items if item.get_closest_marker('long')]
-    short = iter([item for item in items if not item.get_closest_marker('long')])
-    share = -(-len(items) // workers)
-    items.clear()
-    for worker in range(workers):
-        begin = long[worker::busy] if worker < busy else []
-        items += [*begin, *islice(short, max(0, share - len(begin)))]
-    items += short
+    short = [item for item in items if not item.get_closest_marker('long')]
+    half = len(short) // 2
+    items[:] = long[::2] + short[:half] + long[1::2] + short[half:]
 
 
 @pytest.fixture(autouse=True)
