@@ -16,6 +16,7 @@ from itertools import chain
 from types import NoneType
 
 import mmengine.registry
+from mmengine.logging import MMLogger
 from mmengine.registry import Registry
 from mmengine.utils import ManagerMixin
 
@@ -211,6 +212,9 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
+        # An MMLogger keeps what was disabled until a level is set: the training after a check would warn of nothing.
+        logger = MMLogger.get_current_instance()
+        logger.setLevel(logger.level)
 
 
 @cache

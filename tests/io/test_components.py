@@ -1,10 +1,13 @@
+import logging
+
 import pytest
 from mmengine.hooks import Hook
+from mmengine.logging import MMLogger
 from mmengine.registry import HOOKS, MODELS
 from torch import nn
 
 from halvit_mm.errors import UserError
-from halvit_mm.io.components import arguments_of, candidates, check_components, words
+from halvit_mm.io.components import arguments_of, candidates, check_components, quiet, words
 from halvit_mm.models.backbones import HaLViT
 
 CLASSIFIER = dict(
@@ -139,6 +142,16 @@ def test_arguments_that_go_to_a_base_class():
     assert [*arguments_of(Next)] == ['c', 'b']
     assert [*arguments_of(Past)] == ['c', 'a']
     assert arguments_of(Keeps) is None
+
+
+def test_quiet_ends(caplog):
+    """mmengine's loggers would stay disabled for what was logged within."""
+    logger = MMLogger.get_instance('quiet')
+    logger.addHandler(caplog.handler)
+    with quiet():
+        logger.warning('within')
+    logger.warning('after')
+    assert caplog.messages == ['after']
 
 
 def test_words_are_those_of_the_base_classes_too():
