@@ -38,12 +38,17 @@ onedl-*)
     ;;
 openmmlab | openmmlab-lite)
     python=$(find_python 3.10)
-    uv venv --clear --python "$python" "$venv"
+    uv venv --clear --seed --python "$python" "$venv"
     export VIRTUAL_ENV=$venv PATH=$venv/bin:$PATH CUDA_VISIBLE_DEVICES=
     uv pip install --no-deps -r requirements/openmmlab-tested.txt
     if [ "$name" = openmmlab ]; then
-        export MMCV_WITH_OPS=1 MAX_JOBS=${MAX_JOBS:-$(getconf _NPROCESSORS_ONLN)}
-        uv pip install --no-deps --no-build-isolation mmcv==2.1.0
+        # The package installers keep wheels as well, but some indexes make them forget.
+        wheels=${HALVIT_WHEELS:-${XDG_CACHE_HOME:-$HOME/.cache}/halvit_mm}/mmcv==2.1.0-py3.10-torch==2.1.2-cpu
+        if ! ls "$wheels"/*.whl; then
+            export MMCV_WITH_OPS=1 MAX_JOBS=${MAX_JOBS:-$(getconf _NPROCESSORS_ONLN)}
+            python -m pip wheel --no-deps --no-build-isolation --wheel-dir "$wheels" mmcv==2.1.0
+        fi
+        uv pip install --no-deps "$wheels"/*.whl
     else
         uv pip install --no-deps mmcv-lite==2.1.0
     fi
