@@ -1,12 +1,14 @@
-"""Write docs/exports.md's table: models in every format, precision and kind of size, each file compared with PyTorch.
+"""Write docs/exports.md's tables: models in every format, precision and kind of size, each file compared with PyTorch.
 
 A cell says how far the file is from the model on images of the digits, or why it was refused: tools/export.py's own
 words. Models have random weights, and images are read from data/digits and data/digits_coco: make demo and make
-demo-det write them.
+demo-det write them. Cells are kept in a JSON file beside the page, and a second run goes on behind them.
 """
 
 import argparse
+import json
 import logging
+import re
 import tempfile
 import warnings
 from pathlib import Path
@@ -81,8 +83,7 @@ def name_of(kind: tuple[str, str, bool, bool]) -> str:
 
 def read_config(path: str, options: dict, data: Path) -> Config:
     """A config whose images are the digits, read by its own test pipeline."""
-    cfg = Subject(str(ROOT / path)).config()
-    cfg.merge_from_dict(options)
+    cfg = Subject(str(ROOT / path), options=options).config()
     # No weights from the network
     for part in (cfg.model, cfg.model.get('backbone', {})):
         part.pop('init_cfg', None)
@@ -99,12 +100,10 @@ def read_config(path: str, options: dict, data: Path) -> Config:
     return cfg
 
 
-def check(cfg: Config, kind: tuple[str, str, bool, bool], images: int) -> str:
-    """Export a model, and say what ``export`` says of the file."""
+def check(cfg: Config, kind: tuple[str, str, bool, bool], images: int) -> dict[str, object]:
+    """Export a model, and return what ``export`` says of the file: the sizes and errors, or why there is none."""
     suffix, precision, any_size, boxes = kind
     detects = cfg.get('default_scope') == 'mmdet'
-    if boxes and not detects:
-        return 'no detector'
     said = []
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
@@ -113,20 +112,49 @@ def check(cfg: Config, kind: tuple[str, str, bool, bool], images: int) -> str:
         try:
             export(cfg, None, path, precision, say=said.append, **options)
         except UserError as error:
-            return 'refused: ' + str(error).replace(str(path), path.name).replace('|', '/')[:160]
+            return dict(refused=str(error).replace(str(path), path.name))
         except Exception as error:
-            return 'failed: ' + f'{type(error).__name__}: {" ".join(str(error).split())}'.replace('|', '/')[:160]
+            return dict(failed=f'{type(error).__name__}: {" ".join(str(error).split())}'[:300])
     compared = [line for line in said if 'largest difference' in line]
-    errors = [line.partition(', error ')[2].partition(' %')[0] for line in compared]
-    agreements = [line.partition(', same ')[2] for line in compared if ', same ' in line]
-    text = f'{len(compared)} size{"s" if len(compared) > 1 else ""}: error at most {max(map(float, errors)):.3f} %'
-    return f'{text}, same {agreements[0]}' if agreements else text
+    agreements = [float(line.rpartition(' %')[0].rpartition(' ')[2]) for line in compared if ', same ' in line]
+    return dict(
+        sizes=len(compared),
+        error=max(float(line.partition(', error ')[2].partition(' %')[0]) for line in compared),
+        **(dict(same=min(agreements)) if agreements else {}),
+    )
+
+
+def in_short(cell: dict[str, object] | None, notes: list[str]) -> str:
+    """The text of a cell; what was refused or failed becomes a note, which cells share."""
+    if cell is None:
+        return ''
+    if 'error' in cell:
+        same = '' if cell.get('same', 100.0) == 100.0 else f', same class {cell["same"]:.0f} %'
+        return f'{cell["error"]:.3f} %{same}'
+    (state, text), *_ = cell.items()
+    # One note for all suffixes of a message
+    text = f'{state}: {re.sub("(--out )?model[.][a-z0-9]+", "the file", text)}'.replace('|', '/')
+    if text not in notes:
+        notes.append(text)
+    return f'[{notes.index(text) + 1}]'
+
+
+def tables(cells: dict[str, dict[str, dict]]) -> str:
+    """A table for each format, of a row for each model, and the notes of all."""
+    notes, parts = [], []
+    for suffix in dict.fromkeys(kind[0] for kind in KINDS):
+        kinds = [name_of(kind) for kind in KINDS if kind[0] == suffix]
+        rows = [[name, *(in_short(row.get(kind), notes) for kind in kinds)] for name, row in cells.items()]
+        parts.append(markdown_table([suffix, *(kind.removeprefix(f'{suffix} ') for kind in kinds)], rows))
+    parts.append('\n'.join(f'{number}. {note}' for number, note in enumerate(notes, 1)))
+    return '\n\n'.join(filter(None, parts))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--models', nargs='+', metavar='WORD', default=[''], help='only configs whose paths have these')
     parser.add_argument('--kinds', nargs='+', metavar='WORDS', default=[''], help='only columns whose names have these')
+    parser.add_argument('--again', action='store_true', help='these cells anew, not only those that are missing')
     parser.add_argument('--images', type=int, default=8, help='to compare on (default: %(default)s)')
     parser.add_argument('--data', type=Path, default=ROOT / 'data', help='folder of the digits (default: data)')
     parser.add_argument('--out', type=Path, default=ROOT / 'docs/exports.md', help='(default: docs/exports.md)')
@@ -143,18 +171,25 @@ def main() -> None:
             raise UserError(
                 f'--data {args.data} has no folder {missing[0]}; expected what make demo and demo-det write'
             )
-        say, rows = elapsed(), []
+        kept, stack = args.out.with_suffix('.json'), environment_line(environment(Settings()))
+        results = json.loads(kept.read_text()) if kept.exists() else {}
+        if results.get('environment') != stack:  # figures of another stack do not go beside those of this one
+            results = dict(environment=stack, cells={})
+        say, cells = elapsed(), {Subject(path, options=options).name: {} for path, options in MODELS} | results['cells']
         for path, options in models:
+            name = Subject(path, options=options).name
+            row = cells[name]
             for kind in kinds:
-                words = ', '.join(f'{key.rpartition(".")[2]}={value}' for key, value in options.items())
-                rows.append([Path(path).stem, words, name_of(kind)])
-                rows[-1].append(check(read_config(path, options, args.data), kind, args.images))
-                say(': '.join(filter(None, rows[-1])))
-                table = markdown_table(['config', 'changed', 'file', 'compared with PyTorch'], rows)
-                table = f'{environment_line(environment(Settings()))}.\n\n{table}'
-                text = args.out.read_text() if args.out.exists() else f'{BEGIN}\n{END}\n'
-                before, _, rest = text.partition(BEGIN)
-                args.out.write_text(f'{before}{BEGIN}\n\n{table}\n\n{END}{rest.partition(END)[2]}')
+                cfg = read_config(path, options, args.data)
+                if (kind[3] and cfg.get('default_scope') != 'mmdet') or (name_of(kind) in row and not args.again):
+                    continue
+                row[name_of(kind)] = check(cfg, kind, args.images)
+                say(f'{name}, {name_of(kind)}: {row[name_of(kind)]}')
+                kept.write_text(json.dumps(results | dict(cells=cells), indent=1) + '\n')
+        text = args.out.read_text() if args.out.exists() else f'{BEGIN}\n{END}\n'
+        before, _, rest = text.partition(BEGIN)
+        table = f'{BEGIN}\n\n{stack}.\n\n{tables(cells)}\n\n{END}'
+        args.out.write_text(before + table + rest.partition(END)[2])
 
 
 if __name__ == '__main__':

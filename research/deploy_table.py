@@ -20,7 +20,8 @@ from halvit_mm.deploy.network import Network
 from halvit_mm.deploy.session import create_session
 from halvit_mm.deploy.verify import compare
 
-# Format, precision, whether an ONNX graph's weights have their own file, what its session prefers (else None)
+# Format, precision, whether an ONNX graph's weights have their own file, how it is opened: what create_session prefers,
+# or a property of OpenVINO
 KINDS = (
     ('.onnx', 'fp32', True, 'memory'),
     ('.onnx', 'fp32', False, 'memory'),
@@ -28,29 +29,43 @@ KINDS = (
     ('.onnx', 'fp16', True, 'memory'),
     ('.onnx', 'int8', True, 'memory'),
     ('.onnx', 'int8', True, 'time'),
-    ('.pt2', 'fp32', False, None),
-    ('.pt', 'fp32', False, None),
-    ('.xml', 'fp32', False, None),
+    ('.pt2', 'fp32', False, ''),
+    ('.pt', 'fp32', False, ''),
+    ('.xml', 'fp32', False, ''),
+    ('.xml', 'fp32', False, 'ENABLE_MMAP=NO'),
+    ('.xml', 'fp32', False, 'ENABLE_WEIGHTLESS=YES'),
+    ('.xml', 'fp32', False, 'CACHE_MODE=OPTIMIZE_SPEED'),
+    ('.xml', 'fp32', False, 'CACHE_MODE=OPTIMIZE_SIZE'),
+    ('.xml', 'int8', False, ''),
 )
 IMAGES = 8
 
 
-def opener(path: Path, prefer: str | None) -> Callable[[torch.Tensor], Any]:
-    """A function that runs a file; ``prefer`` is that of :func:`create_session`, or None for other formats."""
-    if prefer is None:
+def opener(path: Path, how: str) -> Callable[[torch.Tensor], Any]:
+    """A function that runs a file, which is opened as a kind's last entry says."""
+    if path.suffix == '.onnx':
+        session = create_session(path, how)
+        return lambda images: session.run(None, {'images': images.numpy()})
+    if not how:
         return read(path)
-    session = create_session(path, prefer)
-    return lambda images: session.run(None, {'images': images.numpy()})
+    import openvino
+
+    name, _, value = how.partition('=')
+    properties = dict(INFERENCE_PRECISION_HINT='f32') | {name: value}
+    if name == 'CACHE_MODE':  # the first process writes the cache, and later ones read it
+        properties['CACHE_DIR'] = path.parent / how
+    compiled = openvino.compile_model(path, 'CPU', properties)
+    return lambda images: compiled(images.numpy())
 
 
-def resident_bytes(path: Path, prefer: str | None, shape: tuple[int, int, int]) -> int:
+def resident_bytes(path: Path, how: str, shape: tuple[int, int, int]) -> int:
     """Bytes resident for an opened file that has run on one image of a shape, beyond those of its imported runtime."""
     images = torch.zeros(1, *shape)
     if path.suffix == '.xml':
         import openvino  # noqa: F401
     gc.collect()
     before = psutil.Process().memory_info().rss
-    run = opener(path, prefer)
+    run = opener(path, how)
     for _ in range(3):
         run(images)
     gc.collect()
@@ -58,16 +73,16 @@ def resident_bytes(path: Path, prefer: str | None, shape: tuple[int, int, int]) 
 
 
 def measure(
-    configs: Sequence[str],
+    subjects: Sequence[Subject],
     rounds: int,
     say: Callable[[str], None],
     processes: int = 3,
-    kinds: Sequence[tuple[str, str, bool, str | None]] = KINDS,
+    kinds: Sequence[tuple[str, str, bool, str]] = KINDS,
 ) -> list[dict[str, Any]]:
     """Export models with random weights in every format, and measure the files, those of one kind in turn.
 
     Args:
-        configs (Sequence[str]): Config files, or ``package::path``; ratios are to the first.
+        subjects (Sequence[Subject]): Ratios are to the first.
         rounds (int): Timed runs.
         say (Callable[[str], None]): Receives progress messages.
         processes (int): Processes of which the median of resident memory is taken. Defaults to 3.
@@ -81,8 +96,7 @@ def measure(
     rows, seed = [], torch.Generator().manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         paths, differences, images = {}, {}, {}
-        for config in configs:
-            subject = Subject(config)
+        for subject in subjects:
             channels = input_channels(subject.model(settings))
             images[subject.name] = noise = torch.randn(IMAGES, channels, *settings.shape, generator=seed)
             for made_as in dict.fromkeys(kind[:3] for kind in kinds):
@@ -101,18 +115,18 @@ def measure(
                     paths[key] = path
                 except Exception as error:
                     differences[key] = ' '.join(f'{type(error).__name__}: {error}'.split())[:200]
-        names = [Subject(config).name for config in configs]
-        for *made_as, prefer in kinds:
-            kind = describe(*made_as, prefer)
+        names = [subject.name for subject in subjects]
+        for *made_as, how in kinds:
+            kind = describe(*made_as, how)
             say(f'memory and time: {kind}')
             made = {name: paths[(name, *made_as)] for name in names if (name, *made_as) in paths}
             resident = {
                 name: median(
-                    in_fresh_process(resident_bytes, path, prefer, images[name].shape[1:]) for _ in range(processes)
+                    in_fresh_process(resident_bytes, path, how, images[name].shape[1:]) for _ in range(processes)
                 )
                 for name, path in made.items()
             }
-            runs = {name: partial(opener(path, prefer), images[name][:1]) for name, path in made.items()}
+            runs = {name: partial(opener(path, how), images[name][:1]) for name, path in made.items()}
             times = {name: median(values) for name, values in time_interleaved(runs, rounds).items()}
             for name in names:
                 row = dict(kind=kind, name=name)
@@ -132,11 +146,13 @@ def measure(
     return rows
 
 
-def describe(suffix: str, precision: str, external: bool, prefer: str | None) -> str:
-    """The table's name of a kind of file and session."""
+def describe(suffix: str, precision: str, external: bool, how: str) -> str:
+    """The table's name of a kind of file and of how it is opened."""
     words = [FORMATS[suffix], precision]
     if suffix == '.onnx':
-        words += ['weights beside it' if external else 'one file', f'for {prefer}']
+        words += ['weights beside it' if external else 'one file', f'for {how}']
+    elif how:
+        words.append(how)
     return ', '.join(words)
 
 

@@ -12,24 +12,26 @@ from deploy_table import KINDS, describe, measure
 
 from halvit_mm.cost.benchmark import elapsed, environment
 from halvit_mm.cost.report import environment_line, markdown_table, quantity
-from halvit_mm.cost.subject import Settings
+from halvit_mm.cost.subject import Settings, Subject
 from halvit_mm.errors import UserError, errors_in_one_line
 
 ROOT = Path(__file__).resolve().parents[1]
-CONFIGS = (
-    'mmpretrain::deit/deit-small_4xb256_in1k.py',
-    'configs/halvit/halvit-tiny_8xb128_in1k.py',
-    'mmpretrain::deit/deit-base_16xb64_in1k.py',
-    'configs/halvit/halvit-medium_8xb128_in1k.py',
-    'mmpretrain::resnet/resnet50_8xb32_in1k.py',
-    'configs/shared_resnet/resnet50-pe1_8xb32_in1k.py',
+HALVIT = str(ROOT / 'configs/halvit/halvit-tiny_8xb128_in1k.py')
+SUBJECTS = (
+    Subject('mmpretrain::deit/deit-small_4xb256_in1k.py'),
+    Subject(HALVIT, options={'model.backbone.tie': 'none'}),
+    Subject(HALVIT),
+    Subject('mmpretrain::deit/deit-base_16xb64_in1k.py'),
+    Subject(str(ROOT / 'configs/halvit/halvit-medium_8xb128_in1k.py')),
+    Subject('mmpretrain::resnet/resnet50_8xb32_in1k.py'),
+    Subject(str(ROOT / 'configs/shared_resnet/resnet50-pe1_8xb32_in1k.py')),
 )
 BEGIN, END = '<!-- table -->', '<!-- end of table -->'
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--configs', nargs='+', metavar='CONFIG', default=CONFIGS, help='ratios are to the first')
+    parser.add_argument('--configs', nargs='+', metavar='CONFIG', help='ratios are to the first (default: seven)')
     parser.add_argument('--rounds', type=int, default=20, help='timed runs (default: %(default)s)')
     parser.add_argument('--processes', type=int, default=3, help='for resident memory (default: %(default)s)')
     parser.add_argument(
@@ -45,7 +47,8 @@ def main() -> None:
             raise UserError(
                 f'--kinds {" ".join(args.kinds)} is in no row; expected words such as {describe(*KINDS[0])!r}'
             )
-        rows = measure(args.configs, args.rounds, elapsed(), args.processes, kinds)
+        subjects = [Subject(path) for path in args.configs] if args.configs else SUBJECTS
+        rows = measure(subjects, args.rounds, elapsed(), args.processes, kinds)
     header = ['', 'config', 'file (MB)', 'resident (MB)', 'ms', 'ratio', 'largest difference', 'error']
     cells = []
     for row in rows:

@@ -12,7 +12,6 @@ import json
 import time
 from pathlib import Path
 from statistics import median
-from tempfile import TemporaryDirectory
 
 import torch
 
@@ -34,18 +33,14 @@ PARTS = ('batch', 'side', 'largest', 'detection', 'times', 'times_medium')
 LIMIT = 8e9  # of the largest batch, in bytes
 
 
-def write_subjects(folder: Path, baselines: tuple, ours: tuple[str, str]) -> list[Subject]:
+def subjects_of(baselines: tuple, ours: tuple[str, str]) -> list[Subject]:
     """The baselines, ours, and a config for each level."""
     name, path = ours
     known = {path.stem: path for path in (Path(__file__).parents[1] / 'configs').rglob('*.py')}
     subjects = [Subject(str(known[stem]), baseline) for baseline, stem in baselines]
     plain = Subject(config_path(f'{path}.py'), name)
-    subjects.append(plain)
-    for level in LEVELS:
-        config = folder / f'{name}_{level}.py'
-        config.write_text(f'_base_ = {plain.path!r}\nmodel = dict(backbone=dict(with_cp={level!r}))\n')
-        subjects.append(Subject(str(config), f'{name}, with_cp={level!r}'))
-    return subjects
+    levels = (Subject(plain.path, f'{name}, with_cp={level!r}', {'model.backbone.with_cp': level}) for level in LEVELS)
+    return [*subjects, plain, *levels]
 
 
 def peak(subject: Subject, shape: tuple[int, int], batch: int) -> dict[str, int]:
@@ -133,41 +128,39 @@ def main() -> None:
 
     def points(over: str, models: tuple, batches_and_shapes: list[tuple[int, tuple[int, int]]]) -> list[dict]:
         found = []
-        for subject in write_subjects(folder, *models):
+        for subject in subjects_of(*models):
             for batch, shape in batches_and_shapes:
                 key = f'{subject.name}, batch {batch}, {shape[0]} x {shape[1]}'
                 read = measure(key, peak, subject, shape, batch)
                 found.append(dict(name=subject.name, over=over, batch=batch, shape=shape, **read))
         return found
 
-    with TemporaryDirectory() as name:
-        folder = Path(name)
-        shown = [environment_line(environment(Settings()))]
-        classification = []
-        if 'batch' in args.parts:
-            classification += points('batch', TINY, [(batch, (224, 224)) for batch in args.batches])
-        if 'side' in args.parts:
-            classification += points('side', TINY, [(2, (side, side)) for side in args.sides])
-        if classification:
-            chart(classification, args.out / 'memory.png')
-            shown.append(table(classification))
-        if 'largest' in args.parts:
-            rows = []
-            for subject in write_subjects(folder, *TINY)[:-1]:
-                size = (224, 224)
-                key = f'{subject.name}, batch {{}}, 224 x 224'
-                known = [(n, measure(key.format(n), peak, subject, size, n)['peak_memory_bytes']) for n in (8, 16)]
-                batch = largest_batch(*known)
-                read = measure(key.format(batch), peak, subject, size, batch)
-                rows.append([subject.name, batch, f'{read["peak_memory_bytes"] / 1e9:.2f}'])
-            shown.append(markdown_table(['', 'largest batch in 8 GB', 'peak (GB)'], rows))
-        if 'detection' in args.parts:
-            shown.append(table(points('detection', DETECTION, [(1, (800, 1333))])))
-        for part, models, batch in (('times', TINY, 16), ('times_medium', MEDIUM, 16)):
-            if part in args.parts:
-                subjects = write_subjects(folder, *models)
-                key = f'times, {subjects[0].name}, batch {batch}, {args.rounds} rounds'
-                shown.append(times_table(measure(key, step_times, subjects, batch, args.rounds)))
+    shown = [environment_line(environment(Settings()))]
+    classification = []
+    if 'batch' in args.parts:
+        classification += points('batch', TINY, [(batch, (224, 224)) for batch in args.batches])
+    if 'side' in args.parts:
+        classification += points('side', TINY, [(2, (side, side)) for side in args.sides])
+    if classification:
+        chart(classification, args.out / 'memory.png')
+        shown.append(table(classification))
+    if 'largest' in args.parts:
+        rows = []
+        for subject in subjects_of(*TINY)[:-1]:
+            size = (224, 224)
+            key = f'{subject.name}, batch {{}}, 224 x 224'
+            known = [(n, measure(key.format(n), peak, subject, size, n)['peak_memory_bytes']) for n in (8, 16)]
+            batch = largest_batch(*known)
+            read = measure(key.format(batch), peak, subject, size, batch)
+            rows.append([subject.name, batch, f'{read["peak_memory_bytes"] / 1e9:.2f}'])
+        shown.append(markdown_table(['', 'largest batch in 8 GB', 'peak (GB)'], rows))
+    if 'detection' in args.parts:
+        shown.append(table(points('detection', DETECTION, [(1, (800, 1333))])))
+    for part, models, batch in (('times', TINY, 16), ('times_medium', MEDIUM, 16)):
+        if part in args.parts:
+            subjects = subjects_of(*models)
+            key = f'times, {subjects[0].name}, batch {batch}, {args.rounds} rounds'
+            shown.append(times_table(measure(key, step_times, subjects, batch, args.rounds)))
     print(*shown, sep='\n\n')
 
 

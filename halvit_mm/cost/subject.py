@@ -1,7 +1,9 @@
 """The configs to measure, and the settings of a measurement."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -71,18 +73,21 @@ class Subject:
 
     Attributes:
         path (str): A file, or ``package::path`` for one that an installed package carries.
-        name (str): Its name in tables. Defaults to the file's name.
+        name (str): Its name in tables. Defaults to the file's name and the options.
+        options (dict): Values by dotted key that are merged into the config. Defaults to none.
     """
 
     path: str
     name: str = ''
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.name = self.name or Path(self.path).stem
+        changed = (f'{key.rpartition(".")[2]}={value}' for key, value in self.options.items())
+        self.name = self.name or ', '.join((Path(self.path).stem, *changed))
 
     def config(self) -> Config:
         """Read the config, without a classifier's augmentations that mix labels."""
-        cfg = load_config(self.path)
+        cfg = load_config(self.path, self.options)
         if 'train_cfg' in cfg.model and 'augments' in cfg.model.train_cfg:
             del cfg.model.train_cfg
         return cfg

@@ -1,4 +1,4 @@
-from check_exports import KINDS, check, name_of, read_config
+from check_exports import KINDS, check, name_of, read_config, tables
 
 from halvit_mm.data import write_digits
 from tests.deploy.conftest import HALVIT, SMALL
@@ -10,6 +10,13 @@ def test_cells(tmp_path):
     for kind in KINDS:
         if kind[0] == '.pt':
             cells[name_of(kind)] = check(read_config(HALVIT, SMALL[HALVIT], tmp_path), kind, 2)
-    assert cells['.pt fp32 one size'].startswith('1 size: error at most 0.000 %, same top-1 100.0 %')
-    assert cells['.pt fp32 any size'].startswith('refused: --dynamic-size: a TorchScript trace keeps the size')
-    assert check(read_config(HALVIT, {}, tmp_path), ('.onnx', 'fp32', False, True), 2) == 'no detector'
+    assert cells['.pt fp32 one size'] == dict(sizes=1, error=0.0, same=100.0)
+    assert cells['.pt fp32 any size']['refused'].startswith('--dynamic-size: a TorchScript trace keeps the size')
+
+    cells['.xml fp32 any size'] = dict(refused='--out model.xml is not right')
+    cells['.xml fp16 one size'] = dict(refused='--out model.xml is not right')
+    cells['.xml int8 one size'] = dict(sizes=1, error=1.5, same=87.5)
+    lines = tables({'a model': cells}).splitlines()
+    assert '| a model | 0.000 % | [1] | 0.0' in '\n'.join(lines)
+    assert '| a model |  | [2] | [2] | 1.500 %, same class 88 % |' in lines
+    assert lines[-1] == '2. refused: the file is not right'

@@ -1,13 +1,13 @@
 import pytest
-from memory import DETECTION, MEDIUM, TINY, chart, largest_batch, table, times_table, write_subjects
+from memory import DETECTION, MEDIUM, TINY, chart, largest_batch, subjects_of, table, times_table
 from PIL import Image
 
 from halvit_mm.layers.recompute import LEVELS
 
 
 @pytest.mark.parametrize('models', [TINY, MEDIUM, DETECTION], ids=['tiny', 'medium', 'detection'])
-def test_each_level_has_a_config(tmp_path, models):
-    *baselines, plain, _, _, _ = subjects = write_subjects(tmp_path, *models)
+def test_each_level_has_a_config(models):
+    *baselines, plain, _, _, _ = subjects = subjects_of(*models)
     levels = subjects[-3:]
     assert all('HaLViT' not in baseline.config().model.backbone.type for baseline in baselines)
     assert 'with_cp' not in plain.config().model.backbone
