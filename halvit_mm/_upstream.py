@@ -4,11 +4,13 @@
 - mmpretrain's ``get_model``, ``list_models`` and inferencers know the models in its ``ModelHub``.
 - mmdet's inferencers know the models that ``BaseInferencer`` of mmengine finds in mmdet's metafiles.
 
-Each of the three is extended once it and ``halvit_mm`` are both imported.
+Each of the three is extended once it and ``halvit_mm`` are both imported. One line that upstream prints is left out.
 """
 
+import io
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext, redirect_stdout
 from difflib import get_close_matches
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
@@ -101,17 +103,28 @@ def _metafiles(families: tuple[str, ...]) -> list[Path]:
     return [MIM / 'configs' / family / 'metafile.yml' for family in families]
 
 
+# OneDL's packages print at the import of these what they mean to log for those who debug.
+NOISY = {'mmpretrain.datasets', 'mmdet.datasets', 'mmdet.datasets.transforms'}
+NOISE = 'Could not import OneDL'
+
+
 class _Finder(MetaPathFinder):
-    """Finds the modules in ``EXTENSIONS`` as Python does, and extends them after they have run."""
+    """Finds the modules in ``EXTENSIONS`` and ``NOISY`` as Python does, and extends the former after they have run."""
 
     def find_spec(self, fullname, path=None, target=None) -> ModuleSpec | None:
-        spec = PathFinder.find_spec(fullname, path, target) if fullname in EXTENSIONS else None
+        spec = PathFinder.find_spec(fullname, path, target) if fullname in {*EXTENSIONS, *NOISY} else None
         if spec is not None:
             run = spec.loader.exec_module
 
             def run_and_extend(module: ModuleType) -> None:
-                run(module)
-                EXTENSIONS[fullname](module)
+                printed = io.StringIO()
+                try:
+                    with redirect_stdout(printed) if fullname in NOISY else nullcontext():
+                        run(module)
+                finally:
+                    lines = printed.getvalue().splitlines(keepends=True)
+                    sys.stdout.write(''.join(line for line in lines if not line.startswith(NOISE)))
+                EXTENSIONS.get(fullname, lambda module: None)(module)
 
             spec.loader.exec_module = run_and_extend
         return spec

@@ -56,6 +56,11 @@ def test_importing_us_imports_no_upstream_package():
     assert run(sys.executable, '-c', code).stdout.strip() == '[]'
 
 
+def test_imports_print_nothing():
+    code = 'import halvit_mm, mmpretrain.datasets, mmdet.datasets; print("done")'
+    assert run(sys.executable, '-c', code).stdout == 'done\n'
+
+
 class TestConfigPath:
     def test_path(self):
         path = Path(config_path('digits/halvit_2xb64_digits.py'))

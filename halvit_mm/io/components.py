@@ -2,14 +2,13 @@
 
 import ast
 import inspect
-import io
 import logging
 import re
 import sys
 import textwrap
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from itertools import chain
@@ -203,11 +202,11 @@ def _suggest(name: object, scope: str, registry: str | None) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without what registries log of their search, and upstream prints when it is imported."""
+    """Without what registries log of their search."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        with warnings.catch_warnings():
             warnings.simplefilter('ignore')
             yield
     finally:
