@@ -35,7 +35,7 @@ def main() -> None:
         '--external-data', action='store_true', help='put the weights beside the ONNX graph, where they can be mapped'
     )
     parser.add_argument(
-        '--boxes', action='store_true', help='export a detector as a whole, to boxes, scores and labels (ONNX)'
+        '--boxes', action='store_true', help='export a detector as a whole, to boxes, scores, labels and masks (ONNX)'
     )
     parser.add_argument(
         '--verify', type=int, default=16, metavar='N', help='images to compare on, 0 for none (default: %(default)s)'

@@ -1,4 +1,4 @@
-"""Whole detectors as networks of tensors: boxes, scores and labels of one image, by ONNX's standard operators.
+"""Whole detectors as networks of tensors: boxes, scores, labels and masks of one image, by ONNX's standard operators.
 
 The operators ``NonMaxSuppression`` and ``RoiAlign`` stand for what mmcv computes in C++. Up to them all shapes are
 fixed: the regions of a two-stage detector are filled up to their largest number.
@@ -149,6 +149,7 @@ class DetectorNetwork(Network):
         self.shape = shape
         self.two_stages = hasattr(model, 'rpn_head')
         self.head = model.rpn_head if self.two_stages else model.bbox_head
+        self.masks = self.two_stages and _reads_masks(model.roi_head)
         with torch.no_grad():
             maps = self.head(model.extract_feat(next(model.parameters()).new_zeros(1, input_channels(model), *shape)))[
                 0
@@ -159,9 +160,9 @@ class DetectorNetwork(Network):
             self.register_buffer(name, values, persistent=False)
 
     def output_names(self, images: Tensor) -> list[str]:
-        return [*OUTPUTS]
+        return [*OUTPUTS, *(['masks'] if self.masks else [])]
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Detect objects.
 
         Args:
@@ -169,7 +170,8 @@ class DetectorNetwork(Network):
 
         Returns:
             tuple[Tensor]: Boxes in pixels of the image as x1, y1, x2, y2, shape (N, 4), their scores and their labels,
-            both of shape (N, ), best first.
+            both of shape (N, ), best first. Of a detector with masks also the probability that a pixel of a box is of
+            the object, shape (N, height, width) of the mask head's output, as a box is divided into as many pixels.
         """
         maps = self.model.extract_feat(images)
         boxes, scores, labels = self._dense(maps)
@@ -181,7 +183,8 @@ class DetectorNetwork(Network):
         scores = torch.where(wide.all(1), scores, -torch.ones_like(scores))
         most = min(cfg.max_per_img, len(scores))
         kept = torch.ops.halvit_mm.suppress(boxes, scores, labels, cfg.nms['iou_threshold'], 0.0, most, True)
-        return self._refine(maps, boxes[kept.clamp(min=0)], kept >= 0)
+        boxes, scores, labels = self._refine(maps, boxes[kept.clamp(min=0)], kept >= 0)
+        return boxes, scores, labels, *([self._masks(maps, boxes, labels)] if self.masks else [])
 
     def _dense(self, maps: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
         """Boxes, scores, and labels (of a region proposal network its levels) of the best of each level."""
@@ -202,13 +205,8 @@ class DetectorNetwork(Network):
 
     def _refine(self, maps: tuple[Tensor, ...], rois: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         heads = self.model.roi_head
-        extractor, head = heads.bbox_roi_extractor, heads.bbox_head
-        layers = extractor.roi_layers
-        levels = extractor.map_roi_levels(F.pad(rois, (1, 0)), len(layers))
-        scales = [layer.spatial_scale for layer in layers]
-        size, samples = [*layers[0].output_size], layers[0].sampling_ratio
-        regions = torch.ops.halvit_mm.align([*maps[: len(layers)]], rois, levels, scales, size, samples)
-        logits, deltas = head(regions)
+        head = heads.bbox_head
+        logits, deltas = head(_regions(heads.bbox_roi_extractor, maps, rois))
         scores = logits.softmax(-1)[:, :-1] * valid[:, None]
         number, classes = scores.shape
         times = 1 if head.reg_class_agnostic else classes
@@ -217,13 +215,20 @@ class DetectorNetwork(Network):
         labels = torch.arange(classes).repeat(number)
         return self._best(boxes, scores.flatten(), labels, heads.test_cfg)
 
+    def _masks(self, maps: tuple[Tensor, ...], boxes: Tensor, labels: Tensor) -> Tensor:
+        heads = self.model.roi_head
+        # With one region more, since ONNX Runtime's convolutions take no empty batch
+        logits = heads.mask_head(_regions(heads.mask_roi_extractor, maps, F.pad(boxes, (0, 0, 0, 1))))[:-1]
+        rows = torch.arange(labels.shape[0]) * logits.shape[1]
+        return logits.flatten(0, 1)[rows if heads.mask_head.class_agnostic else rows + labels].sigmoid()
+
     def _best(self, boxes: Tensor, scores: Tensor, labels: Tensor, cfg: Any) -> tuple[Tensor, Tensor, Tensor]:
         most = min(cfg.max_per_img, len(scores))
         iou, least = cfg.nms['iou_threshold'], float(cfg.get('score_thr', 0.0))
         kept = torch.ops.halvit_mm.suppress(boxes, scores, labels, iou, least, most, False)
         return boxes[kept], scores[kept], labels[kept]
 
-    def detect(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def detect(self, images: Tensor) -> tuple[Tensor, ...]:
         """What mmdet's own code detects in the image that :meth:`forward` takes, as :meth:`forward` returns it."""
         from mmdet.structures import DetDataSample
 
@@ -235,7 +240,37 @@ class DetectorNetwork(Network):
             [found] = heads.predict_bbox(maps, [sample.metainfo], regions, heads.test_cfg, rescale=False)
         else:
             [found] = self.head.predict(maps, [sample], rescale=False)
-        return found.bboxes, found.scores, found.labels
+        if not self.masks:
+            return found.bboxes, found.scores, found.labels
+        masks = heads._mask_forward(maps, F.pad(found.bboxes, (1, 0)))['mask_preds'].sigmoid()
+        chosen = torch.zeros_like(found.labels) if heads.mask_head.class_agnostic else found.labels
+        return found.bboxes, found.scores, found.labels, masks[torch.arange(len(masks)), chosen]
+
+
+def _regions(extractor: nn.Module, maps: tuple[Tensor, ...], rois: Tensor) -> Tensor:
+    """What an extractor of upstream reads of maps, shape (N, C, height, width), for regions of shape (N, 4)."""
+    layers = extractor.roi_layers
+    levels = extractor.map_roi_levels(F.pad(rois, (1, 0)), len(layers))
+    scales = [layer.spatial_scale for layer in layers]
+    size, samples = [*layers[0].output_size], layers[0].sampling_ratio
+    return torch.ops.halvit_mm.align([*maps[: len(layers)]], rois, levels, scales, size, samples)
+
+
+def _reads_masks(roi_head: nn.Module) -> bool:
+    return (
+        roi_head.with_mask
+        and type(roi_head.mask_head).__name__ == 'FCNMaskHead'
+        and not _why_no_regions(roi_head.mask_roi_extractor)
+    )
+
+
+def _why_no_regions(extractor: nn.Module) -> str | None:
+    """What of an extractor :func:`_regions` does not compute."""
+    if type(extractor).__name__ != 'SingleRoIExtractor':
+        return f'it reads its regions by {type(extractor).__name__}'
+    if any(type(layer).__name__ != 'RoIAlign' or not layer.aligned for layer in extractor.roi_layers):
+        return 'it reads its regions by another layer than RoIAlign with aligned=True'
+    return None
 
 
 def _why_not(model: nn.Module) -> str | None:
@@ -250,12 +285,8 @@ def _why_not(model: nn.Module) -> str | None:
         roi_head = model.roi_head
         if type(roi_head).__name__ != 'StandardRoIHead' or not hasattr(roi_head.bbox_head, 'reg_class_agnostic'):
             return f'its second stage is {type(roi_head).__name__}'
-        if type(roi_head.bbox_roi_extractor).__name__ != 'SingleRoIExtractor':
-            return f'it reads its regions by {type(roi_head.bbox_roi_extractor).__name__}'
-        if any(
-            type(layer).__name__ != 'RoIAlign' or not layer.aligned for layer in roi_head.bbox_roi_extractor.roi_layers
-        ):
-            return 'it reads its regions by another layer than RoIAlign with aligned=True'
+        if reason := _why_no_regions(roi_head.bbox_roi_extractor):
+            return reason
         heads.append(roi_head.bbox_head)
         if roi_head.bbox_head.custom_cls_channels:
             return f'its loss is {type(roi_head.bbox_head.loss_cls).__name__}'

@@ -55,8 +55,8 @@ def export(
         dynamic_size (bool): Whether the file takes images of any size. Defaults to False.
         external_data (bool): Whether an ONNX graph's weights go into a file beside it. Defaults to False.
         verify (int): Number of images to compare on; 0 skips the comparison. Defaults to 16.
-        boxes (bool): Whether a detector is exported as a whole, to boxes, scores and labels of one image of one size:
-            an ONNX file in single precision. Defaults to False.
+        boxes (bool): Whether a detector is exported as a whole, to boxes, scores, labels and masks of one image of one
+            size: an ONNX file in single precision. Defaults to False.
         say (Callable[[str], None]): Receives progress messages. Defaults to ``print``.
 
     Raises:

@@ -114,14 +114,15 @@ def compare(
 
 
 def compare_boxes(
-    expected: Iterable[tuple[Tensor, Tensor, Tensor]],
+    expected: Iterable[tuple[Tensor, ...]],
     run: Callable[[Tensor], tuple[Tensor, ...]],
     batches: Iterable[Tensor],
 ) -> Difference:
     """Compare the boxes that a file finds with those of its model.
 
     Args:
-        expected (Iterable[tuple[Tensor]]): The model's boxes, scores and labels for each image.
+        expected (Iterable[tuple[Tensor]]): The model's boxes, scores and labels, and masks if it has any, for each
+            image.
         run (Callable): Runs the file, which returns the same.
         batches (Iterable[Tensor]): Images, shape (1, C, H, W).
 
@@ -130,8 +131,8 @@ def compare_boxes(
         ``agreement`` is the number of these as a fraction of all boxes; None if there are no boxes.
     """
     result, number, same, square, norm = Difference(decision='box'), 0, 0, 0.0, 0.0
-    for (boxes, scores, labels), images in zip(expected, batches, strict=True):
-        found, found_scores, found_labels = run(images)
+    for (boxes, scores, labels, *masks), images in zip(expected, batches, strict=True):
+        found, found_scores, found_labels, *found_masks = run(images)
         number += max(len(boxes), len(found))
         result.images += len(images)
         if not len(boxes) or not len(found):
@@ -140,6 +141,8 @@ def compare_boxes(
         other = (labels[:, None] != found_labels) | ((scores[:, None] - found_scores).abs() > SAME_SCORE)
         gap, nearest = gap.masked_fill(other, float('inf')).min(1)
         close = gap <= SAME_BOX
+        for ours, theirs in zip(masks, found_masks, strict=True):
+            close &= (ours - theirs[nearest]).abs().flatten(1).amax(1) <= SAME_SCORE
         same += len(nearest[close].unique())
         if close.any():
             result.largest = max(result.largest, gap[close].max().item())

@@ -1,11 +1,15 @@
+import numpy as np
+import onnx
 import pytest
 import torch
 from mmengine.config import ConfigDict
 from mmengine.registry import MODELS
+from onnx import numpy_helper
 
 from halvit_mm.cost import count_parameters
 from halvit_mm.deploy.detector import DetectorNetwork
 from halvit_mm.deploy.export import export
+from halvit_mm.deploy.session import create_session
 from halvit_mm.errors import UserError
 from halvit_mm.io.build import build_model
 from tests.deploy.conftest import DETECTOR, read_small
@@ -56,6 +60,7 @@ def test_two_stages_as_upstream_computes_them(per_class):
     with torch.no_grad():
         for ours, theirs in zip(network(images), network.detect(images), strict=True):
             torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-5)
+    assert ours.shape[1:] == (14, 14)
     assert len(ours) > 5
 
 
@@ -66,8 +71,17 @@ def test_file_with_boxes(checkpoint, tmp_path, capfd):
     export(cfg, checkpoint(cfg), path, shape=SHAPE, verify=3, boxes=True, say=said.append)
     assert said[0].endswith('same box 100.0 %')
     assert 'no box was compared' not in capfd.readouterr().err
-    used = count_parameters(build_model(cfg)) - count_parameters(build_model(cfg).roi_head.mask_head)
-    assert path.stat().st_size < 1.05 * 4 * used + 2**19  # anchors and the graph
+    assert path.stat().st_size < 1.05 * 4 * count_parameters(build_model(cfg)) + 2**19  # anchors and the graph
+    assert [output.name for output in create_session(path).get_outputs()] == ['boxes', 'scores', 'labels', 'masks']
+    # No score reaches 2.
+    model = onnx.load(path)
+    last = [node for node in model.graph.node if node.op_type == 'NonMaxSuppression'][-1]
+    for tensor in model.graph.initializer:
+        if tensor.name == last.input[4]:
+            tensor.CopyFrom(numpy_helper.from_array(np.float32([2]), tensor.name))
+    onnx.save(model, path)
+    images = np.zeros((1, 3, *SHAPE), np.float32)
+    assert [len(output) for output in create_session(path).run(None, {'images': images})] == [0, 0, 0, 0]
 
 
 @pytest.mark.parametrize(

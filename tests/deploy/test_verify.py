@@ -60,6 +60,10 @@ def test_comparison_of_boxes():
     assert (found.agreement, found.largest) == (0.5, 0.25)
     with pytest.raises(UserError, match='m.onnx differs from the model: .*same box 50.0 %; 95% are expected in fp32'):
         found.check('m.onnx', 'fp32')
+    masks = torch.rand(len(boxes), 2, 2)
+    for other, agreement in ((masks, 1.0), (1 - masks, 0.0)):
+        pair = (boxes, scores, labels, masks), (boxes, scores, labels, other)
+        assert compare_boxes(pair[:1], lambda _, theirs=pair[1]: theirs, [image]).agreement == agreement
     none = boxes[:0], scores[:0], labels[:0]
     assert compare_boxes([none], lambda _: none, [image]).agreement is None
     assert compare_boxes([none], lambda _: theirs, [image]).agreement == 0
