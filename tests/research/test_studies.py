@@ -90,15 +90,26 @@ def test_warm_start_study_ties_and_trains_on_two_ranks(folder):
 
 @pytest.mark.long
 def test_untied_counterparts_are_compared(folder):
+    """Over seeds, of which one has its results and one lacks the tied model's."""
     short = folder / 'short.py'
     base = ROOT / 'configs/digits/halvit_2xb64_digits.py'
     short.write_text(
         f'_base_ = {str(base)!r}\ntrain_cfg = dict(max_epochs=1, val_interval=1)\nparam_scheduler = None\n'
     )
-    tool = ('research/compare_untied.py', short, '--ranks', '1', '--seeds', '0')
-    shown = run_tool(*tool, '--untied', 'model.backbone.tie=none', cwd=folder).stdout
-    [tied, untied] = [float(line.split(': ')[1].rstrip(' %')) for line in shown.splitlines() if 'seed 0: ' in line]
-    assert f'tied - untied: {tied - untied:+.2f} percentage points' in shown
+    kept = folder / 'work_dirs/untied_pairs/top1.json'
+    kept.parent.mkdir(parents=True)
+    known = {'short, seed 0': 50.0, 'short, a=b, seed 0': 40.0, 'short, a=b, seed 1': 60.0}
+    kept.write_text(json.dumps(known))
+    tool = ('research/compare_untied.py', short, '--ranks', '1', '--seeds', '0', '1')
+    shown = run_tool(*tool, '--untied', 'a=b', cwd=folder).stdout
+    reached = json.loads(kept.read_text())
+    assert reached.keys() - known.keys() == {'short, seed 1'}
+    tied = reached['short, seed 1']
+    assert f'| tied | 50.00 | {tied:.2f} | {(50 + tied) / 2:.2f} |' in shown
+    half = 12.706 * abs(70 - tied) / 2  # of Student's t for two pairs
+    found, _, interval = shown.splitlines()[-1].removeprefix('tied - untied: ').partition(' ± ')
+    assert float(found) == pytest.approx((tied - 50) / 2, abs=0.01)
+    assert float(interval.split()[0]) == pytest.approx(half, rel=1e-3)
 
 
 def test_a_training_that_fails_is_told(tmp_path):
