@@ -19,13 +19,16 @@ ROOT = Path(__file__).resolve().parents[1]
 TOOLS = ROOT / 'tools'
 
 
+def interval(values: list[float]) -> float:
+    """Half of the interval, by Student's t, that holds the mean in 95 of 100 cases; 0 for one value."""
+    number = len(values)
+    return student.ppf(0.975, number - 1) * stdev(values) / number**0.5 if number > 1 else 0.0
+
+
 def difference(ours: list[float], theirs: list[float]) -> str:
-    """The mean of the paired differences, with the interval that holds it in 95 of 100 cases."""
+    """The mean of the paired differences, with its interval."""
     pairs = [a - b for a, b in zip(ours, theirs, strict=True)]
-    text = f'{mean(pairs):+.2f}'
-    if len(pairs) > 1:
-        text += f' ± {student.ppf(0.975, len(pairs) - 1) * stdev(pairs) / len(pairs) ** 0.5:.2f}'
-    return f'{text} percentage points'
+    return f'{mean(pairs):+.2f}' + (f' ± {interval(pairs):.2f}' if len(pairs) > 1 else '')
 
 
 def main() -> None:
@@ -66,7 +69,7 @@ def main() -> None:
     ]
     header = ['', *(f'seed {seed}' for seed in args.seeds), 'mean', 'standard deviation']
     print('', markdown_table(header, rows), '', sep='\n')
-    print(f'tied - untied: {difference(*reached.values())}')
+    print(f'tied - untied: {difference(*reached.values())} percentage points')
 
 
 if __name__ == '__main__':
