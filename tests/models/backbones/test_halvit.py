@@ -344,11 +344,12 @@ class TestGradients:
     def test_compiled_fused_attention(self):
         grads = []
         for compiled in (False, True):
-            model = make()
+            model = make(arch={**SMALL['arch'], 'num_layers': 1})
             out = (torch.compile(model) if compiled else model)(images())[0]
             (out * torch.linspace(-1, 1, 48).view(2, 24)).sum().backward()
             grads.append(gradients(model))
-        assert_equal_gradients(*grads, 1e-5)
+        largest = max(grad.abs().max() for grad in grads[0].values())
+        assert_equal_gradients(*grads, 1e-6 * largest)
 
     def test_over_two_ranks(self, tmp_path):
         on_ranks(_rank, str(tmp_path / 'grads.pth'))
@@ -397,7 +398,7 @@ class TestSurroundings:
         assert shapes.count([40, 24]) == 1
 
     def test_compile_in_both_modes(self):
-        model = make(drop_path_rate=0.0)
+        model = make(arch={**SMALL['arch'], 'num_layers': 1})
         compiled = torch.compile(model)
         torch.testing.assert_close(compiled(images())[0], model(images())[0], rtol=1e-4, atol=1e-5)
         model.eval()
