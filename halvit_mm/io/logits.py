@@ -129,12 +129,15 @@ class StoredLogits:
             Tensor: Shape (B, classes). Classes beyond the largest ``topk`` share the rest of the probability evenly.
 
         Raises:
-            RuntimeError: If the folder was not compared with the training.
+            UserError: If the folder was not compared with the training.
             RankError: If a place is not stored, or if the teacher was given other images. The first batch is compared
                 at once; what the others say is looked at after every 100.
         """
         if not self.accepted:
-            raise RuntimeError(f'{self.folder} was not compared with this training; StoredLogitsHook does it')
+            raise UserError(
+                f'{self.folder} was not compared with this training; expected the default_hooks of '
+                "runner_type='halvit_mm.ResumableRunner', stored_logits among them"
+            )
         if None in places:
             raise RankError(
                 f'{self.folder} holds logits by the places of images, and these images have none; expected the loader '
