@@ -1,10 +1,12 @@
 """Trainings with stored logits, held to those with a teacher that runs."""
 
+import copy
 import json
 import os
 import shutil
 from pathlib import Path
 
+import mmengine.runner.runner
 import numpy as np
 import pytest
 import torch
@@ -17,7 +19,7 @@ from halvit_mm.io.checkpoints import read_only_data
 from halvit_mm.io.configs import load_config
 from halvit_mm.io.logits import StoredLogits
 from halvit_mm.train.save_logits import save_logits
-from tests.train.conftest import build_digits
+from tests.train.conftest import build_digits, digits_config
 from tests.utils import ROOT, TINY_ARCH, on_ranks, run_tool
 
 CONFIG = str(ROOT / 'configs/digits/halvit_2xb64_digits.py')
@@ -46,16 +48,20 @@ def teacher(tmp_path_factory) -> str:
     return str(path)
 
 
+def options_of(teacher: str, logits: Path | None, options: dict) -> dict:
+    """Of a student with a teacher that runs, or with stored logits."""
+    source = {'model.teacher': CONFIG, 'model.teacher_checkpoint': teacher, 'model.teacher_options': TEACHER_OPTIONS}
+    return {**DISTILLED, **(source if logits is None else {'model.teacher_logits': str(logits)}), **options}
+
+
 @pytest.fixture
 def build(build_runner, teacher):
-    def build(work_dir: str, logits: Path | None = None, **options):
-        source = {'model.teacher_logits': str(logits)}
-        if logits is None:
-            source = {'model.teacher': CONFIG, 'model.teacher_checkpoint': teacher}
-            source['model.teacher_options'] = TEACHER_OPTIONS
-        return build_runner(work_dir, **{**DISTILLED, **source, **options})
+    return lambda work_dir, logits=None, **options: build_runner(work_dir, **options_of(teacher, logits, options))
 
-    return build
+
+@pytest.fixture
+def config(digits_root, tmp_path, teacher):
+    return lambda **options: digits_config(digits_root, tmp_path, **options_of(teacher, None, options))
 
 
 @pytest.fixture
@@ -63,7 +69,7 @@ def save(teacher, tmp_path):
     """Store logits for the training of a runner's config; return the folder and what was said."""
 
     def save(cfg: Config, topk: int = 10, name: str = 'logits', **options) -> tuple[Path, list[str]]:
-        cfg, said = Config(cfg.to_dict()), []
+        cfg, said = copy.deepcopy(cfg), []
         cfg.merge_from_dict(options)
         save_logits(cfg, load_config(CONFIG, TEACHER_OPTIONS), teacher, str(tmp_path / name), topk, say=said.append)
         return tmp_path / name, said
@@ -85,11 +91,11 @@ def weights_of(runner) -> torch.Tensor:
 @pytest.mark.parametrize(
     ('options', 'single'), [({}, False), (MIXED, True), (REPEATED, True)], ids=['half precision', 'mixed', 'repeated']
 )
-def test_training_is_that_of_a_running_teacher(build, save, monkeypatch, options, single):
+def test_training_is_that_of_a_running_teacher(build, config, save, monkeypatch, options, single):
     """Of all classes; but for the rounding of the logits, which single precision takes away."""
     if single:
         monkeypatch.setattr(halvit_mm.io.logits, 'LOGS', np.float32)
-    folder, said = save(build('config', **options).cfg)
+    folder, said = save(config(**options))
     # Each runner sets the seed from which its weights are drawn.
     running = build('running', **options)
     if not single:
@@ -108,19 +114,18 @@ def test_training_is_that_of_a_running_teacher(build, save, monkeypatch, options
     assert apart < (1e-3 if single else 0.05)
 
 
-def test_after_a_cut_of_both(build, save, tmp_path, monkeypatch):
+def test_after_a_cut_of_both(build, config, save, tmp_path, monkeypatch):
     """Of the writing of the logits, and of the training in the middle of an epoch."""
     monkeypatch.setattr(halvit_mm.io.logits, 'SHARD', 16)
-    every = {'default_hooks.checkpoint': dict(by_epoch=False, interval=1, max_keep_ckpts=-1), **MIXED}
-    whole = build('whole', **every)
-    folder, _ = save(whole.cfg)
+    every = {'default_hooks.checkpoint': dict(by_epoch=False, interval=7), **MIXED}
+    folder, _ = save(config(**every))
     before = {path: path.read_bytes() for path in folder.glob('*/*.npy')}
     assert len(before) == 2 * 3
     for name in ('epoch_1/0_2.npy', 'epoch_2/0_1.npy', 'epoch_2/0_2.npy'):
         (folder / name).unlink()
     with pytest.raises(UserError, match=r'it is not whole: what rank 0 reads in epoch 1 is missing'):
         build('refused', folder, **every).train()
-    _, said = save(whole.cfg)
+    _, said = save(config(**every))
     assert 'of which 1.4 kB are to be written' in said[0]
     assert {path: path.read_bytes() for path in before} == before
     stored = build('stored', folder, **every)
@@ -155,8 +160,8 @@ def _first_batch(runner):
     return data['inputs'], data['data_samples']
 
 
-def test_refusals_before_anything_is_stored(build, save, tmp_path, monkeypatch):
-    cfg = build('running').cfg
+def test_refusals_before_anything_is_stored(config, save, tmp_path, monkeypatch):
+    cfg = config()
     for options, message in (
         (
             {'randomness.seed': None},
@@ -176,8 +181,8 @@ def test_refusals_before_anything_is_stored(build, save, tmp_path, monkeypatch):
     assert not [*tmp_path.glob('logits/*')]
 
 
-def test_a_folder_with_other_logits(save, build):
-    cfg = build('running').cfg
+def test_a_folder_with_other_logits(save, config):
+    cfg = config()
     folder, _ = save(cfg)
     for topk, options, message in (
         (3, {}, r'has other logits: topk was 10 and is 3; expected another --out'),
@@ -199,11 +204,13 @@ def test_on_two_ranks(digits_root, teacher, tmp_path):
 
 def _train_on_a_rank(root: Path, folder: Path, teacher: str, rank: int) -> None:
     read_only_data()
+    # Compilers and git, asked for their versions by each runner and each checkpoint
+    mmengine.runner.runner.collect_env, mmengine.runner.runner.get_git_hash = dict, str
     os.environ['LOCAL_RANK'] = str(rank)
     loop = dict(by_epoch=True, max_epochs=1, val_interval=10)
     options = {**DISTILLED, **MIXED, 'loop': loop, 'launcher': 'pytorch', 'train_dataloader.dataset.indices': 61}
     source = {'model.teacher': CONFIG, 'model.teacher_checkpoint': teacher, 'model.teacher_options': TEACHER_OPTIONS}
-    cfg = build_digits(root, folder, 'config', **options, **source).cfg
+    cfg = digits_config(root, folder, **options, **source)
     save_logits(cfg, load_config(CONFIG, TEACHER_OPTIONS), teacher, str(folder / 'logits'), launcher='pytorch')
     moved = []
     for name, logits in (('running', {}), ('stored', {'model.teacher_logits': str(folder / 'logits')})):

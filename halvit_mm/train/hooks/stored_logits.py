@@ -21,7 +21,7 @@ WORDS = {'seed': 'randomness.seed', 'images': 'the number of images', 'list': 't
 class StoredLogitsHook(Hook):
     """Compare stored logits with the training that they teach, before its first step.
 
-    A :class:`~halvit_mm.models.classifiers.DistilledClassifier` with ``teacher_logits`` trains only after this. Refused
+    A :class:`~halvit_mm.models.DistilledClassifier` with ``teacher_logits`` trains only after this. Refused
     are logits of another seed, of other images, pipelines, samplers or preprocessors, of another number of classes, of
     fewer epochs, of another teacher than the config names, and logits whose writing was cut. If the images of a batch
     are mixed (Mixup, CutMix), the ranks and their batches must be those of the logits.

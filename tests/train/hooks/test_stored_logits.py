@@ -4,7 +4,7 @@ import pytest
 
 from halvit_mm.errors import UserError
 from halvit_mm.train import IterationSeedHook, StoredLogitsHook
-from tests.train.test_save_logits import CONFIG, MIXED, TEACHER_OPTIONS, build, save, teacher  # noqa: F401 - fixtures
+from tests.train.test_save_logits import CONFIG, MIXED, TEACHER_OPTIONS, build, config, save, teacher  # noqa: F401 - fixtures
 
 
 def read(runner):
@@ -24,8 +24,8 @@ def refused(runner) -> str:
     return str(caught.value).removeprefix(prefix)
 
 
-def test_other_trainings(build, save, teacher, tmp_path):  # noqa: F811
-    folder, _ = save(build('running').cfg)
+def test_other_trainings(build, config, save, teacher, tmp_path):  # noqa: F811
+    folder, _ = save(config())
     runner = read(build('stored', folder))
     model, logits = runner.model, runner.model.teacher_logits
     source = CONFIG, TEACHER_OPTIONS, teacher
@@ -100,8 +100,8 @@ def test_other_trainings(build, save, teacher, tmp_path):  # noqa: F811
     assert logits.accepted
 
 
-def test_other_batches(build, save):  # noqa: F811
-    folder, _ = save(build('running', **MIXED).cfg)
+def test_other_batches(build, config, save):  # noqa: F811
+    folder, _ = save(config(**MIXED))
     runner = read(build('stored', folder, **MIXED, **{'train_dataloader.batch_size': 5}))
     assert refused(runner).startswith(
         'images are mixed within a batch, and batches were 1 ranks x 8 images and are 1 ranks x 5 images; expected the '
@@ -112,9 +112,9 @@ def test_other_batches(build, save):  # noqa: F811
     assert refused(runner).startswith('default_hooks.seeds=None leaves the mixing of images to chance')
 
 
-def test_images_elsewhere(build, save, digits_root, tmp_path):  # noqa: F811
+def test_images_elsewhere(build, config, save, digits_root, tmp_path):  # noqa: F811
     """Another folder with the same files fits; the same names of other pictures do not, at the first step."""
-    folder, _ = save(build('running').cfg)
+    folder, _ = save(config())
     other = tmp_path / 'digits'
     shutil.copytree(digits_root / 'train', other / 'train')
     runner = read(build('stored', folder, **{'train_dataloader.dataset.data_root': str(other)}))
