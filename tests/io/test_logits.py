@@ -79,7 +79,5 @@ def test_refusals(tmp_path):
     with pytest.raises(RankError, match=r"these images have none; expected the loader of runner_type='halvit_mm"):
         stored.teach(torch.randn(1, 3, 8, 8), [None])
     stored.accepted = False
-    with pytest.raises(
-        UserError, match=r'was not compared with this training; expected the default_hooks of runner'
-    ):
+    with pytest.raises(UserError, match=r'was not compared with this training; expected the default_hooks of runner'):
         stored.teach(torch.randn(1, 3, 8, 8), [(0, 0)])
