@@ -23,7 +23,9 @@ def is_ours(name: str) -> bool:
     return ('HaLViT' in name or 'PE' in name) and 'untied' not in name
 
 
-def scatter(points: Iterable[tuple[str, float, float, float]], x: str, y: str, path: Path) -> Path:
+def scatter(
+    points: Iterable[tuple[str, float, float, float]], x: str, y: str, path: Path, ticks: Sequence[float] = ()
+) -> Path:
     """A chart of named points, with this package's models in front.
 
     Args:
@@ -31,6 +33,7 @@ def scatter(points: Iterable[tuple[str, float, float, float]], x: str, y: str, p
         x (str): Name of the horizontal axis.
         y (str): Name of the vertical one.
         path (Path): The PNG file.
+        ticks (Sequence[float]): Marks of the horizontal axis, which then is logarithmic. Defaults to ``()``.
 
     Returns:
         Path: The file.
@@ -44,6 +47,10 @@ def scatter(points: Iterable[tuple[str, float, float, float]], x: str, y: str, p
         axes.errorbar(
             place, height, spread or None, fmt='o', color=color, markersize=size, capsize=3, zorder=order, alpha=0.9
         )
+    if ticks:
+        axes.set_xscale('log')
+        axes.set_xticks(ticks, map(str, ticks))
+        axes.minorticks_off()
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.grid(alpha=0.3)

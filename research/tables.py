@@ -18,6 +18,10 @@ from halvit_mm.errors import UserError
 ACCURACIES = dict(top1='top-1 %', top5='top-5 %', box_ap='box AP', mask_ap='mask AP')
 
 
+# Of the chart of megabytes
+TICKS = (10, 20, 50, 100, 200, 400)
+
+
 def measure_tables(
     tables: Sequence[dict[str, Any]], configs: Path, rounds: int, say: Callable[[str], None]
 ) -> list[dict[str, Any]]:
@@ -111,7 +115,8 @@ def write_tables(
     """Write ``tables.md``, ``tables.json`` (what was measured) and charts.
 
     Args:
-        published (dict): ``sources`` and ``tables`` as in :func:`measure_tables`.
+        published (dict): ``sources``, ``tables`` as in :func:`measure_tables`, and if there is one, ``beyond`` as in
+            :func:`bytes_of_weights`.
         measured (Sequence[dict]): From :func:`measure_tables`.
         folder (Path): Where they go; charts go into ``charts``.
         command (str): What writes them, for the text.
@@ -144,10 +149,53 @@ def write_tables(
         for title, path in _charts(table, result, charts):
             parts.append(f'![{title}](charts/{path.name})')
             files.append(path)
+    if 'beyond' in published:
+        section, chart = bytes_of_weights(published['beyond'], charts)
+        parts += section
+        files.append(chart)
     text, data = folder / 'tables.md', folder / 'tables.json'
     text.write_text('\n\n'.join(parts) + '\n')
     data.write_text(json.dumps(measured, indent=1) + '\n')
     return [text, data, *files]
+
+
+def bytes_of_weights(beyond: dict[str, Any], charts: Path) -> tuple[list[str], Path]:
+    """The accuracies that sources publish, over the bytes of the weights: parameters times bits / 8.
+
+    Args:
+        beyond (dict): ``title`` and ``rows``, each with ``method``, ``params`` (millions, with the classifier),
+            ``top1``, ``gmacs``, ``source`` and, where there is one, ``bits`` of a weight (else 32) and ``teacher``.
+        charts (Path): The folder for the chart.
+
+    Returns:
+        tuple[list[str], Path]: The paragraphs of a page, and the chart.
+    """
+    rows = sorted(beyond['rows'], key=lambda row: (megabytes(row), row['top1']))
+    header = ('', 'weights (MB)', 'parameters (M)', 'bits', 'MACs (G)', 'top-1 % (published)', 'teacher', 'source')
+    cells = [
+        [
+            *(f'**{row["method"]}**' if is_ours(row['method']) else row['method'], f'{megabytes(row):.1f}'),
+            *(row['params'], row.get('bits', 32), row['gmacs'], row['top1'], row.get('teacher'), row['source']),
+        ]
+        for row in rows
+    ]
+    points = [(row['method'], megabytes(row), row['top1'], 0.0) for row in rows]
+    name = 'top-1 %, as its source publishes it'
+    path = charts / 'imagenet_accuracy_over_bytes.png'
+    chart = scatter(points, 'weights (MB): parameters x bits / 8', name, path, TICKS)
+    return [
+        f'## {beyond["title"]}',
+        "At 224 x 224. Nobody here has trained any of these models: each accuracy is its source's. Weights are counted "
+        'with the classifier, in 32 bits unless the row says otherwise: parameters times bits / 8. The recipes differ: '
+        'epochs, teachers and images (ImageNet-22k) are part of an accuracy. Ours are in bold.',
+        markdown_table(header, cells),
+        f'![{name}, over the bytes of the weights](charts/{chart.name})',
+    ], chart
+
+
+def megabytes(row: dict[str, Any]) -> float:
+    """The weights of a row, in millions of bytes."""
+    return row['params'] * row.get('bits', 32) / 8
 
 
 def _table(table: dict[str, Any], result: dict[str, Any]) -> str:

@@ -84,6 +84,12 @@ def check_files(cfg: Config, tool: str, args: argparse.Namespace) -> list[str]:
     loaders = ['test_dataloader'] if tool == 'test' else ['train_dataloader', 'val_dataloader']
     if getattr(args, 'no_validate', False):
         loaders.remove('val_dataloader')
+    check_data(cfg, loaders)
+    return loaders
+
+
+def check_data(cfg: Config, loaders: list[str]) -> None:
+    """Raise a :class:`UserError` if a file or a folder of the data loaders with these keys is missing."""
     for loader in loaders:
         for key, dataset in walk_datasets(cfg.get(loader), loader):
             for path in local_files(dataset):
@@ -92,7 +98,6 @@ def check_files(cfg: Config, tool: str, args: argparse.Namespace) -> list[str]:
                         f'{loader}: {path} does not exist (looked from {Path.cwd()}); put or link the data there, or '
                         f'name its place with --cfg-options {key}.data_root=...'
                     )
-    return loaders
 
 
 # The most that the batch of a published recipe with Adam has grown beside its rate: ConvNeXt's 4,096 images, rate 4e-3

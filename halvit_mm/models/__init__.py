@@ -1,7 +1,7 @@
 from halvit_mm.layers import SharedBottleneckStage, TiedFFN, TiedMultiheadAttention
 
 from . import tied_model
-from .backbones import HaLViT, SharedStageResNet
+from .backbones import HaLViT, MiniDeiT, SharedStageResNet
 from .classifiers import DistilledClassifier
 from .necks import GlobalAveragePooling, ViTPyramid
 
@@ -9,6 +9,7 @@ __all__ = [
     'DistilledClassifier',
     'GlobalAveragePooling',
     'HaLViT',
+    'MiniDeiT',
     'SharedBottleneckStage',
     'SharedStageResNet',
     'TiedFFN',

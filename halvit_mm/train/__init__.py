@@ -8,6 +8,7 @@ from .hooks.labels import LabelHook
 from .hooks.pretrained import PretrainedBackboneHook
 from .hooks.result import ResultHook
 from .hooks.seeds import IterationSeedHook
+from .hooks.stored_logits import StoredLogitsHook
 from .layer_decay import LayerDecayOptimWrapperConstructor
 from .loops import ResumableEpochTrainLoop, ResumableIterTrainLoop
 from .runner import ResumableRunner
@@ -26,5 +27,6 @@ __all__ = [
     'ResumableEpochTrainLoop',
     'ResumableIterTrainLoop',
     'ResumableRunner',
+    'StoredLogitsHook',
     'WholeCheckpointHook',
 ]

@@ -2,17 +2,18 @@
 
 import os
 import subprocess
+from collections.abc import Callable
 from datetime import timedelta
 
 import torch
 from mmengine.device import get_device
-from mmengine.dist import init_dist
+from mmengine.dist import broadcast_object_list, init_dist, is_main_process
 from torch import distributed as dist
 
 from halvit_mm.errors import UserError
 
 
-def join_ranks(launcher: str, dist_cfg: dict) -> None:
+def join_ranks(launcher: str, dist_cfg: dict, exchange: bool = True) -> None:
     """Join the process group of a run, over gloo on a machine without an accelerator.
 
     mmengine sets the current CUDA device when it joins a group, and keeps a group that exists already. It takes the
@@ -22,6 +23,8 @@ def join_ranks(launcher: str, dist_cfg: dict) -> None:
     Args:
         launcher (str): ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
         dist_cfg (dict): ``env_cfg.dist_cfg`` of the config: ``backend``, which is for GPUs, and ``timeout`` in seconds.
+        exchange (bool): Whether the ranks exchange tensors. If not, they communicate over gloo everywhere, and several
+            may share a GPU. Defaults to True.
 
     Raises:
         UserError: If the launcher's environment variables are missing, or if the machine has no GPU for this rank.
@@ -32,9 +35,11 @@ def join_ranks(launcher: str, dist_cfg: dict) -> None:
     if launcher in ('slurm', 'mpi') and 'port' in dist_cfg:
         os.environ['MASTER_PORT'] = str(dist_cfg['port'])
     _RENDEZVOUS[launcher]()
-    if device == 'cuda':
+    if device == 'cuda' and not exchange:
+        torch.cuda.set_device(int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count())
+    elif device == 'cuda':
         os.environ['LOCAL_RANK'] = str(_gpu_of(int(os.environ.get('LOCAL_RANK', 0)), torch.cuda.device_count()))
-    if device != 'cpu':
+    if device != 'cpu' and exchange:
         init_dist('pytorch', **{name: value for name, value in dist_cfg.items() if name != 'port'})
         return
     timeout = dist_cfg.get('timeout')
@@ -51,6 +56,20 @@ def _gpu_of(local_rank: int, gpus: int) -> int:
             'one GPU in sight of each rank'
         )
     return local_rank
+
+
+def from_the_first_rank(function: Callable, *args):
+    """Call a function on the first rank; return its result, or raise its :class:`UserError`, on every rank."""
+    answer = [None, None]
+    if is_main_process():
+        try:
+            answer[0] = function(*args)
+        except UserError as error:
+            answer[1] = error
+    broadcast_object_list(answer)
+    if answer[1] is not None:
+        raise answer[1]
+    return answer[0]
 
 
 def wrapper_for_cpu(model_wrapper_cfg: dict | None, find_unused_parameters: bool = False) -> dict:

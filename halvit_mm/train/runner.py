@@ -1,11 +1,10 @@
 """mmengine's runner, with runs that resume where they were cut."""
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 from mmengine.device import get_device
-from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, get_file_backend
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
@@ -13,7 +12,7 @@ from mmengine.runner import BaseLoop, Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
-from halvit_mm.errors import RankError, UserError
+from halvit_mm.errors import RankError
 from halvit_mm.io.checkpoints import (
     check_writable,
     find_latest_checkpoint,
@@ -26,11 +25,11 @@ from halvit_mm.io.datasets import type_name
 from halvit_mm.io.weights import Comparison, reading_file, require_filled
 from halvit_mm.registry import RUNNERS
 
-from .hooks import default_hooks
+from .hooks import bad_images_action, default_hooks
 from .hooks.bad_images import CheckedDataset
 from .hooks.finite import check_finite
 from .loops import ResumableEpochTrainLoop, ResumableIterTrainLoop
-from .ranks import join_ranks, wrapper_for_cpu
+from .ranks import from_the_first_rank, join_ranks, wrapper_for_cpu
 from .schedules import Beginning, early_end, hyperparameters, ignored
 from .seeds import seed_by_place
 
@@ -63,7 +62,7 @@ class ResumableRunner(Runner):
             # Without it torch refuses each product on a GPU in this mode. It is read at the first product.
             os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
         join_ranks(options.get('launcher', 'none'), (options.get('env_cfg') or {}).get('dist_cfg', {}))
-        _from_the_first_rank(check_writable, work_dir)
+        from_the_first_rank(check_writable, work_dir)
         if options.get('resume'):
             options = {**options, **self._resumed(work_dir, **options)}
         super().__init__(model, work_dir, **options)
@@ -71,7 +70,7 @@ class ResumableRunner(Runner):
     @staticmethod
     def _resumed(work_dir: str, load_from: str | None = None, randomness: dict | None = None, **_) -> dict:
         """The options of a resumed run: its checkpoint and its seed."""
-        load_from, seed = _from_the_first_rank(_find_resumed, load_from, work_dir)
+        load_from, seed = from_the_first_rank(_find_resumed, load_from, work_dir)
         if load_from is None:
             print_log(f'No whole checkpoint in {work_dir}: training starts from the beginning.')
             return dict(resume=False, load_from=None)
@@ -94,7 +93,7 @@ class ResumableRunner(Runner):
             # As mmpretrain's tool sets it, and mmdet's does not
             dataloader = {'pin_memory': get_device() == 'cuda', **dataloader}
             if seed is not None:
-                dataloader = seed_by_place(_checked(dataloader), seed)
+                dataloader = seed_by_place(checked(dataloader), seed)
         return Runner.build_dataloader(dataloader, seed, diff_rank_seed)
 
     def build_train_loop(self, loop: dict):
@@ -104,13 +103,12 @@ class ResumableRunner(Runner):
             name = name or ('EpochBasedTrainLoop' if loop.pop('by_epoch') else 'IterBasedTrainLoop')
             loop['type'] = _RESUMABLE_LOOPS.get(name, loop.get('type'))
         if not isinstance(self._train_dataloader, DataLoader):
-            self._train_dataloader = _checked(self._train_dataloader, self._bad_images)
+            self._train_dataloader = checked(self._train_dataloader, self._bad_images)
         return super().build_train_loop(loop)
 
     def register_default_hooks(self, hooks: dict | None = None) -> None:
         hooks = default_hooks(hooks or {}, reliability(self.cfg))
-        bad_images = hooks.get('bad_images') or {}
-        self._bad_images = bad_images.get('action', 'stop') if isinstance(bad_images, dict) else bad_images.action
+        self._bad_images = bad_images_action(hooks)
         super().register_default_hooks(hooks)
 
     def load_checkpoint(self, filename: str, *args, **kwargs) -> dict:
@@ -160,7 +158,7 @@ class ResumableRunner(Runner):
                 super().save_checkpoint(out_dir, part.name, *args, **kwargs)
 
 
-def _checked(dataloader: dict, bad_images: str = 'stop') -> dict:
+def checked(dataloader: dict, bad_images: str = 'stop') -> dict:
     """Config of a data loader whose images are checked before they are decoded."""
     if dataloader['dataset'].get('type') is CheckedDataset:
         return dataloader
@@ -177,20 +175,6 @@ def _drop_reshaped_averages(model: nn.Module, checkpoint: dict) -> None:
     given = {name.removeprefix('module.'): value for name, value in averages.items() if name.startswith('module.')}
     for name in Comparison(model.state_dict(), given).reshaped:
         del averages[f'module.{name}']
-
-
-def _from_the_first_rank(function: Callable, *args):
-    """Call a function on the first rank; return its result, or raise its :class:`UserError`, on every rank."""
-    answer = [None, None]
-    if is_main_process():
-        try:
-            answer[0] = function(*args)
-        except UserError as error:
-            answer[1] = error
-    broadcast_object_list(answer)
-    if answer[1] is not None:
-        raise answer[1]
-    return answer[0]
 
 
 def _find_resumed(load_from: str | None, work_dir: str) -> tuple[str | None, int | None]:

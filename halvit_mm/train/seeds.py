@@ -21,14 +21,15 @@ from .loops import ResumableBatchSampler
 
 
 class SeededIndex(int):
-    """The index of a sample in its dataset, with the seed of its augmentation."""
+    """The index of a sample in its dataset, with the seed of its augmentation, its epoch and its place in the epoch."""
 
     seed: int
+    place: tuple[int, int]
 
     @classmethod
-    def of(cls, index: int, seed: int) -> 'SeededIndex':
+    def of(cls, index: int, seed: int, place: tuple[int, int] = (0, 0)) -> 'SeededIndex':
         seeded = cls(index)
-        seeded.seed = seed
+        seeded.seed, seeded.place = seed, place
         return seeded
 
 
@@ -74,18 +75,22 @@ class SeededSampler(Delegate, Sampler):
             # It would go on behind what another iterator of it has read.
             self.sampler.indices = self.sampler._indices_of_rank()
         seeds = _Seeds(self.sample_seed, self._epoch)
-        seed = lambda i: seeds[i * self._world_size + self._rank]  # noqa: E731
-        # The place of a sample in the common list, and so its seed, is the same for any number of ranks.
+
+        def seeded(index: int, i: int) -> SeededIndex:
+            # The place of a sample in the common list, and so its seed, is the same for any number of ranks.
+            place = i * self._world_size + self._rank
+            return SeededIndex.of(index, seeds[place], (self._epoch, place))
+
         rounds, behind = divmod(begin, self._world_size)
         first = rounds + (self._rank < behind)
         count, first_index = 0, None
         for count, index in enumerate(self.sampler, start=1):
             first_index = index if first_index is None else first_index
             if count > first:
-                yield SeededIndex.of(index, seed(count - 1))
+                yield seeded(index, count - 1)
         if self._rank < behind and rounds < count:
             # This rank has one sample fewer than others: as upstream does, the list is filled up from its start.
-            yield SeededIndex.of(first_index, seed(count))
+            yield seeded(first_index, count)
 
     def set_epoch(self, epoch: int) -> None:
         self._epoch = epoch
@@ -100,6 +105,8 @@ class SeededSampler(Delegate, Sampler):
 class SeededDataset(Delegate, Dataset):
     """A dataset that augments each sample from the seed of its index, and then restores all generators.
 
+    The meta information ``place`` of ``data_samples`` is the sample's epoch and its place in the epoch.
+
     Args:
         dataset (dict): Config of the dataset.
     """
@@ -113,7 +120,11 @@ class SeededDataset(Delegate, Dataset):
         if not isinstance(index, SeededIndex):
             return self.dataset[index]
         with _seeded(index.seed):
-            return self.dataset[int(index)]
+            sample = self.dataset[int(index)]
+        data_sample = sample.get('data_samples') if isinstance(sample, dict) else None
+        if hasattr(data_sample, 'set_metainfo'):
+            data_sample.set_metainfo(dict(place=index.place))
+        return sample
 
 
 def seed_by_place(dataloader: dict, seed: int) -> dict:

@@ -28,6 +28,15 @@ def test_recipe_is_whole(path):
         assert [augment.type for augment in cfg.model.train_cfg.augments] == ['Mixup', 'CutMix']
 
 
+@pytest.mark.parametrize(('size', 'millions', 'drop_path'), [('tiny', 3, 0.0), ('small', 11, 0.0), ('base', 44, 0.1)])
+def test_mini_deit_has_its_published_size(size, millions, drop_path):
+    cfg = Config.fromfile(FOLDER / f'mini-deit-{size}_8xb128_in1k.py')
+    model = MODELS.build(cfg.model)
+    assert round(count_parameters(model) / 1e6) == millions
+    assert model.backbone.layers[-1].ffn.dropout_layer.drop_prob == drop_path
+    assert (cfg.model.label, cfg.model.soft, cfg.model.temperature) == (0.0, 1.0, 1.0)
+
+
 @pytest.mark.parametrize('name', ['pvt-v2-b2-li', 'pvt-t'])
 def test_learns_from_mixed_labels(name):
     learn(name)

@@ -3,18 +3,23 @@ import json
 
 import charts
 import pytest
+import tables
 from draw_pictures import draw_curves, draw_detections, draw_savings
 from matplotlib.text import Text
 
 from halvit_mm.errors import UserError
 from tests.utils import ROOT
 
+PUBLISHED = json.loads((ROOT / 'docs/published.json').read_text())
+TRANSFORMERS = [row for row in PUBLISHED['tables'][0]['rows'] if 'top1' in row]
+OVER_PARAMETERS = [(row['method'], row['params'], row['top1'], 0.0) for row in TRANSFORMERS]
+OVER_BYTES = [(row['method'], tables.megabytes(row), row['top1'], 0.0) for row in PUBLISHED['beyond']['rows']]
 
-def test_names_do_not_collide_and_ours_are_in_front(monkeypatch, tmp_path):
+
+@pytest.mark.parametrize(('points', 'ticks'), [(OVER_PARAMETERS, ()), (OVER_BYTES, tables.TICKS)])
+def test_names_do_not_collide_and_ours_are_in_front(monkeypatch, tmp_path, points, ticks):
     monkeypatch.setattr(charts, 'save', lambda figure, path: figure)
-    [table, *_] = json.loads((ROOT / 'docs/published.json').read_text())['tables']
-    points = [(row['method'], row['params'], row['top1'], 0.0) for row in table['rows'] if 'top1' in row]
-    figure = charts.scatter(points, 'parameters', 'top-1', tmp_path / 'chart.png')
+    figure = charts.scatter(points, 'parameters', 'top-1', tmp_path / 'chart.png', ticks)
     figure.canvas.draw()
     [axes] = figure.axes
     boxes = {text.get_text(): Text.get_window_extent(text) for text in axes.texts}

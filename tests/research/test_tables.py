@@ -40,6 +40,16 @@ PUBLISHED = {
             ],
         },
     ],
+    'beyond': {
+        'title': 'Bytes',
+        'rows': [
+            {'method': 'HaLViT', 'params': 10.0, 'gmacs': None, 'top1': 99.0, 'source': 'A paper.'},
+            {
+                **{'method': 'Small', 'params': 20.0, 'gmacs': 1.5, 'top1': 98.0, 'source': 'Another.'},
+                **{'bits': 4, 'teacher': 'Large'},
+            },
+        ],
+    },
 }
 
 
@@ -56,6 +66,10 @@ def test_tool(tmp_path):
     assert any(line.startswith('| ResNet50-PE1 | 98.0 | - | 0.82 |') and line.endswith('| 1.00 |') for line in lines)
     assert '- HaLViT: A reason.' in lines
     assert any(line.startswith('| PVT | 40.0 | 38.0 | - | 1.77 | ') for line in lines)
+    at = lines.index('## Bytes')
+    rows = [line for line in lines[at:] if line.startswith('| ')][2:]
+    assert rows[0] == '| Small | 10.0 | 20.0 | 4 | 1.5 | 98.0 | Large | Another. |'
+    assert rows[1] == '| **HaLViT** | 40.0 | 10.0 | 32 | - | 99.0 | - | A paper. |'
     charts = {path.name for path in (tmp_path / 'charts').iterdir()}
     assert charts == {
         'digits_accuracy_over_parameters.png',
@@ -64,6 +78,7 @@ def test_tool(tmp_path):
         'digits_time_train.png',
         'detected_digits_accuracy_over_training_state.png',
         'detected_digits_memory.png',
+        'imagenet_accuracy_over_bytes.png',
     }
     assert all(f'](charts/{name})' in '\n'.join(lines) for name in charts)
     before = json.loads((tmp_path / 'tables.json').read_text())

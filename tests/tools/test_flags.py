@@ -16,6 +16,7 @@ TOOLS = {
     'infer.py': ([CONFIG], ['image.png']),
     'export.py': ([CONFIG], ['--out', 'model.onnx', '--verify', '0']),
     'publish_model.py': ([], ['--out', 'model.pth']),
+    'save_logits.py': ([CONFIG, CONFIG], ['--out', 'logits']),
     'tie_checkpoint.py': ([CONFIG], [CONFIG, '--out', 'tied.pth', '--source-options', 'model.backbone.tie=none']),
     'visualize_attention.py': ([CONFIG], ['image.png', '--out', 'pictures']),
 }

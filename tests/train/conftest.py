@@ -32,8 +32,8 @@ def _environment(monkeypatch):
     monkeypatch.setenv('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '0')
 
 
-def build_digits(digits_root: Path, folder: Path, work_dir: str = 'run', loop: dict = LOOP, **options) -> Runner:
-    """A runner for 40 images in batches of 8: five iterations an epoch."""
+def digits_config(digits_root: Path, folder: Path, work_dir: str = 'run', loop: dict = LOOP, **options) -> Config:
+    """40 images in batches of 8: five iterations an epoch."""
     cfg = Config.fromfile(ROOT / 'configs/digits/halvit_2xb64_digits.py')
     loaders = {f'{split}_dataloader.dataset.data_root': str(digits_root) for split in ('train', 'val', 'test')}
     cfg.merge_from_dict(
@@ -54,6 +54,12 @@ def build_digits(digits_root: Path, folder: Path, work_dir: str = 'run', loop: d
         }
     )
     cfg.train_cfg = loop
+    return cfg
+
+
+def build_digits(*args, **options) -> Runner:
+    """A runner for :func:`digits_config`."""
+    cfg = digits_config(*args, **options)
     if cfg.runner_type == 'Runner':
         for name in ADDED_HOOKS:
             cfg.default_hooks.pop(name, None)

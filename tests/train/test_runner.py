@@ -20,12 +20,14 @@ from halvit_mm.train import (
     LogHistoryHook,
     ResultHook,
     ResumableRunner,
+    StoredLogitsHook,
     WholeCheckpointHook,
 )
 from tests.train.test_seeds import NoisyNumbers
 from tests.utils import ROOT, assert_identical, run_tool
 
-OWN = [IterationSeedHook, LabelHook, LogHistoryHook, FiniteStepHook, BadImageHook, HangHook, ResultHook]
+OWN = [IterationSeedHook, LabelHook, StoredLogitsHook, LogHistoryHook, FiniteStepHook, BadImageHook, HangHook]
+OWN += [ResultHook]
 
 
 def own_hooks(runner) -> list[type]:

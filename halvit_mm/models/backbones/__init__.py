@@ -1,4 +1,5 @@
 from .halvit import HaLViT
+from .mini_deit import MiniDeiT
 from .shared_resnet import SharedStageResNet
 
-__all__ = ['HaLViT', 'SharedStageResNet']
+__all__ = ['HaLViT', 'MiniDeiT', 'SharedStageResNet']

@@ -1,9 +1,12 @@
 import functools
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
+from mmengine.config import Config
+from mmengine.logging import print_log
 from mmpretrain.models.classifiers import ImageClassifier
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
@@ -11,13 +14,15 @@ from torch import Tensor, nn
 from halvit_mm.arguments import refuse_unknown_arguments
 from halvit_mm.io.build import load_model
 from halvit_mm.io.configs import load_config
+from halvit_mm.io.logits import StoredLogits
 from halvit_mm.registry import MODELS
 
 
 class _Outside:
-    """Holds a module outside the model: not in the model's parameters, state dict or copies."""
+    """Holds a teacher outside the model: not in the model's parameters, state dict or copies."""
 
     module: nn.Module | None = None
+    logits: StoredLogits | None = None
 
     def __deepcopy__(self, memo: dict) -> '_Outside':
         return self
@@ -29,7 +34,7 @@ class DistilledClassifier(ImageClassifier):
 
     The classifier itself is the student. Its arguments and keys are those of mmpretrain's ``ImageClassifier``, and its
     checkpoints fit the config without the teacher. The teacher gets the same images, mixed ones included, stays in
-    evaluation mode and has no gradients.
+    evaluation mode and has no gradients. In its place may stand the logits that ``tools/save_logits.py`` has stored.
 
     The loss is the sum of
 
@@ -42,9 +47,13 @@ class DistilledClassifier(ImageClassifier):
       teacher's mean square.
 
     Args:
-        teacher (str): Config of the teacher, a file or a package's, such as ``'mmpretrain::deit/...'``.
-        teacher_checkpoint (str): Weights of the teacher, of mmpretrain, timm or torchvision. ``init_weights`` reads
-            them, before training; a test needs no teacher.
+        teacher (str, optional): Config of the teacher, a file or a package's, such as ``'mmpretrain::deit/...'``. May
+            be left out with ``teacher_logits``. Defaults to None.
+        teacher_checkpoint (str, optional): Weights of the teacher, of mmpretrain, timm or torchvision. ``init_weights``
+            reads them, before training; a test needs no teacher. Defaults to None.
+        teacher_logits (str, optional): Folder of stored logits, which are read instead of running the teacher. A
+            ``teacher`` beside them must be the one that they are of; see :class:`~halvit_mm.train.StoredLogitsHook`.
+            Defaults to None.
         teacher_options (dict): Values by dotted key that are merged into the teacher's config. Defaults to ``dict()``.
         label (float): Weight. Defaults to 0.5.
         soft (float): Weight. Defaults to 0.5.
@@ -56,17 +65,19 @@ class DistilledClassifier(ImageClassifier):
         **kwargs: Arguments of ``ImageClassifier``: the student.
 
     Raises:
-        ValueError: If no weight of a teacher's loss is above 0, if ``temperature`` is not above 0, if only one of
-            ``feature`` and ``feature_layers`` is given, or if a model lacks one of ``feature_layers``.
-        UserError: In ``init_weights``, if the teacher's checkpoint is missing or does not fit.
+        ValueError: If there is no teacher, if no weight of a teacher's loss is above 0, if ``temperature`` is not above
+            0, if only one of ``feature`` and ``feature_layers`` is given, if a model lacks one of ``feature_layers``,
+            or if ``feature`` is given with ``teacher_logits``.
+        UserError: In ``init_weights``, if the teacher's checkpoint or its logits are missing or do not fit.
     """
 
     @functools.partial(refuse_unknown_arguments, parent=ImageClassifier)
     def __init__(
         self,
         *args,
-        teacher: str,
-        teacher_checkpoint: str,
+        teacher: str | None = None,
+        teacher_checkpoint: str | None = None,
+        teacher_logits: str | None = None,
         teacher_options: dict = dict(),
         label: float = 0.5,
         soft: float = 0.5,
@@ -77,6 +88,16 @@ class DistilledClassifier(ImageClassifier):
         **kwargs,
     ) -> None:
         super().__init__(*args, **kwargs)
+        if (teacher is None) != (teacher_checkpoint is None) or (teacher is None and teacher_logits is None):
+            raise ValueError(
+                f'teacher={teacher!r}, teacher_checkpoint={teacher_checkpoint!r} and teacher_logits={teacher_logits!r} '
+                'are no teacher; expected a config and its checkpoint, or a folder of tools/save_logits.py'
+            )
+        if teacher_logits is not None and feature:
+            raise ValueError(
+                f'feature={feature} with teacher_logits={teacher_logits!r}: outputs of layers are not stored; expected '
+                'feature=0 and feature_layers=(), or a teacher that runs'
+            )
         if not max(soft, hard, feature) > 0:
             raise ValueError(f'soft={soft}, hard={hard}, feature={feature} are not above 0; expected one of them to be')
         if temperature <= 0:
@@ -86,7 +107,8 @@ class DistilledClassifier(ImageClassifier):
         self.weights = dict(label=label, soft=soft, hard=hard, feature=feature)
         self.temperature = temperature
         self.feature_layers = tuple(feature_layers)
-        self._teacher_source = teacher, dict(teacher_options), teacher_checkpoint
+        self.teacher_source = None if teacher is None else (teacher, dict(teacher_options), teacher_checkpoint)
+        self._logits_folder = teacher_logits
         self._teacher = _Outside()
         self._check_layers(self)
 
@@ -98,12 +120,18 @@ class DistilledClassifier(ImageClassifier):
     def init_weights(self) -> None:
         """Initialize the student and read the teacher, which only training needs."""
         super().init_weights()
-        config, options, checkpoint = self._teacher_source
-        module = load_model(load_config(config, options), checkpoint)
+        if self._logits_folder is not None:
+            self._teacher.logits = StoredLogits(self._logits_folder)
+            return
+        config, options, checkpoint = self.teacher_source
+        module = load_teacher(load_config(config, options), checkpoint, self.data_preprocessor)
         self._check_layers(module)
-        # The student's preprocessor serves both.
-        del module.data_preprocessor
-        self._teacher.module = module.requires_grad_(False).to(next(self.parameters()))
+        self._teacher.module = module.to(next(self.parameters()))
+
+    @property
+    def teacher_logits(self) -> StoredLogits | None:
+        """StoredLogits or None: The stored logits in place of a teacher, once ``init_weights`` has read them."""
+        return self._teacher.logits
 
     @property
     def teacher(self) -> nn.Module:
@@ -133,8 +161,12 @@ class DistilledClassifier(ImageClassifier):
             dict[str, Tensor]: ``loss`` of the head, and those of ``loss_soft``, ``loss_hard`` and ``loss_feature``
             that have a weight.
         """
-        with torch.no_grad(), _outputs(self.teacher, self.feature_layers) as wanted:
-            teacher_logits = self.teacher.head(self.teacher.extract_feat(inputs)).detach()
+        wanted = {}
+        if self.teacher_logits is not None:
+            teacher_logits = self.teacher_logits.teach(inputs, [one.metainfo.get('place') for one in data_samples])
+        else:
+            with torch.no_grad(), _outputs(self.teacher, self.feature_layers) as wanted:
+                teacher_logits = self.teacher(inputs).detach()
         with _outputs(self, self.feature_layers) as given:
             feats = self.extract_feat(inputs)
         losses = {
@@ -150,6 +182,28 @@ class DistilledClassifier(ImageClassifier):
             errors = [(given[name] - wanted[name]).square().mean() / wanted[name].square().mean() for name in wanted]
             losses['loss_feature'] = weight * sum(errors) / len(errors)
         return losses
+
+
+def load_teacher(cfg: Config, checkpoint: str, preprocessor: nn.Module) -> nn.Module:
+    """Load a teacher, in evaluation mode and without gradients or a preprocessor: the student's serves both.
+
+    Args:
+        cfg (Config): The whole config of the teacher.
+        checkpoint (str): Its weights.
+        preprocessor (nn.Module): The student's preprocessor. If the teacher's own has other means or deviations of
+            pixels, a warning says so.
+
+    Raises:
+        UserError: If the checkpoint is missing or does not fit.
+    """
+    module = load_model(cfg, checkpoint)
+    for name in ('mean', 'std'):
+        own, given = (getattr(one, name, None) for one in (module.data_preprocessor, preprocessor))
+        if own is not None and (given is None or not torch.allclose(own.cpu(), given.cpu())):
+            message = f'The teacher was trained with {name}={own.flatten().tolist()} of pixels; the student has others.'
+            print_log(message, 'current', logging.WARNING)
+    del module.data_preprocessor
+    return module.requires_grad_(False)
 
 
 def soft_loss(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:

@@ -11,11 +11,13 @@ from .history import LogHistoryHook
 from .labels import LabelHook
 from .result import ResultHook
 from .seeds import IterationSeedHook
+from .stored_logits import StoredLogitsHook
 
 # Name in default_hooks: class, and {argument: option of ``reliability``}
 ADDED_HOOKS = dict(
     seeds=(IterationSeedHook, {}),
     labels=(LabelHook, {}),
+    stored_logits=(StoredLogitsHook, {}),
     history=(LogHistoryHook, {}),
     finite=(FiniteStepHook, dict(action='not_finite')),
     bad_images=(BadImageHook, dict(action='bad_images')),
@@ -28,8 +30,9 @@ def default_hooks(hooks: dict, reliability: dict) -> dict:
     """Add this package's hooks to the ``default_hooks`` of a config.
 
     Args:
-        hooks (dict): The config's hooks by name. A hook under one of the names ``seeds``, ``labels``, ``history``,
-            ``finite``, ``bad_images``, ``hang``, ``result`` replaces this package's; None removes it.
+        hooks (dict): The config's hooks by name. A hook under one of the names ``seeds``, ``labels``,
+            ``stored_logits``, ``history``, ``finite``, ``bad_images``, ``hang``, ``result`` replaces this
+            package's; None removes it.
         reliability (dict): From :func:`~halvit_mm.io.configs.reliability`: a shorthand for arguments of the hooks.
 
     Returns:
@@ -57,3 +60,13 @@ def default_hooks(hooks: dict, reliability: dict) -> dict:
         # After the config's hooks, and so after those of the same priority
         hooks[name] = hook
     return hooks
+
+
+def bad_images_action(hooks: dict) -> str:
+    """What a training does with an image that cannot be read: ``'stop'`` or ``'skip'``.
+
+    Args:
+        hooks (dict): From :func:`default_hooks`.
+    """
+    hook = hooks.get('bad_images') or {}
+    return hook.get('action', 'stop') if isinstance(hook, dict) else hook.action

@@ -8,6 +8,7 @@ from mmengine.optim import build_optim_wrapper
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
+import halvit_mm.models.classifiers.distilled
 from halvit_mm.errors import UserError
 from halvit_mm.models.classifiers.distilled import soft_loss
 from tests.utils import ROOT, TINY_ARCH
@@ -113,6 +114,9 @@ def test_teacher_is_no_part_of_the_student(checkpoint):
         (dict(feature=1.0), 'go together'),
         (dict(feature_layers=['backbone']), 'go together'),
         (dict(feature=1.0, feature_layers=['backbone.layers.9']), r"'backbone\.layers\.9', which"),
+        (dict(teacher=None), r"teacher=None, teacher_checkpoint='.*' and teacher_logits=None are no teacher; expected"),
+        (dict(teacher=None, teacher_checkpoint=None), 'are no teacher'),
+        (dict(teacher_logits='x', **LAYERS), r"feature=2\.0 with teacher_logits='x': outputs of layers are not stored"),
     ],
 )
 def test_refusals(checkpoint, cfg, message):
@@ -125,6 +129,23 @@ def test_misspelled_arguments(given, meant):
     message = rf"^DistilledClassifier: there is no argument '{given}'; did you mean '{meant}'\?$"
     with pytest.raises(TypeError, match=message):
         make_student('none.pth', **{given: 2.0})
+
+
+def test_stored_logits_that_are_missing():
+    with pytest.raises(UserError, match=r'none is not a folder of logits'):
+        make_student('none.pth', teacher_logits='none')
+
+
+def test_a_teacher_of_other_pixels(checkpoint, monkeypatch):
+    """It is given the student's."""
+    lines = []
+    monkeypatch.setattr(halvit_mm.models.classifiers.distilled, 'print_log', lambda *args: lines.append(args[0]))
+    preprocessor = Config.fromfile(CONFIG).data_preprocessor
+    make_student(checkpoint, data_preprocessor=dict(preprocessor))
+    assert not lines
+    options = {**OPTIONS, 'data_preprocessor.mean': [1.0] * 3}
+    make_student(checkpoint, data_preprocessor=dict(preprocessor), teacher_options=options)
+    assert lines == ['The teacher was trained with mean=[1.0, 1.0, 1.0] of pixels; the student has others.']
 
 
 def test_a_teacher_that_is_missing():
