@@ -158,8 +158,8 @@ class DistilledClassifier(ImageClassifier):
             data_samples (list[DataSample]): Labels of the images.
 
         Returns:
-            dict[str, Tensor]: ``loss`` of the head, and those of ``loss_soft``, ``loss_hard`` and ``loss_feature``
-            that have a weight.
+            dict[str, Tensor]: The head's, whose ``loss`` is named ``loss_label`` here, and those of ``loss_soft``,
+            ``loss_hard`` and ``loss_feature`` that have a weight.
         """
         wanted = {}
         if self.teacher_logits is not None:
@@ -169,8 +169,9 @@ class DistilledClassifier(ImageClassifier):
                 teacher_logits = self.teacher(inputs).detach()
         with _outputs(self, self.feature_layers) as given:
             feats = self.extract_feat(inputs)
+        # mmengine logs the sum as `loss`, and a part of that name in its place.
         losses = {
-            name: value * self.weights['label'] if 'loss' in name else value
+            'loss_label' if name == 'loss' else name: value * self.weights['label'] if 'loss' in name else value
             for name, value in self.head.loss(feats, data_samples).items()
         }
         logits = self.head(feats)

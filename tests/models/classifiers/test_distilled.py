@@ -57,7 +57,10 @@ def test_losses_are_what_they_say(checkpoint, window_size):
     images, samples = batch()
     losses = student.loss(images, samples)
     logits, wanted = student(images), student.teacher(images)
-    torch.testing.assert_close(losses['loss'], 0.3 * student.head.loss(student.extract_feat(images), samples)['loss'])
+    label = student.head.loss(student.extract_feat(images), samples)['loss']
+    torch.testing.assert_close(losses['loss_label'], 0.3 * label)
+    total, logged = student.parse_losses(losses)
+    assert logged['loss'] == total == sum(losses.values())
     torch.testing.assert_close(losses['loss_hard'], 0.2 * F.cross_entropy(logits, wanted.argmax(1)))
     p, q = (wanted / 3).softmax(1), (logits / 3).softmax(1)
     torch.testing.assert_close(losses['loss_soft'], 0.7 * 9 * (p * (p / q).log()).sum(1).mean())
