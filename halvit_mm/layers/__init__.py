@@ -9,9 +9,8 @@ type (``layer='Linear'``) cannot reach a bare parameter.
 """
 
 from .attention import TiedMultiheadAttention
-from .bottleneck import SharedBottleneckStage
-from .encoder_layer import EncoderLayer, TiedEncoderLayer
 from .ffn import TiedFFN
+from .openmmlab import EncoderLayer, SharedBottleneckStage, TiedEncoderLayer
 from .shared import TiedModule, add_deviations, add_slack, remove_deviations, set_matrix, tied_modules
 from .sharing import share_matrices
 

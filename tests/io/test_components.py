@@ -1,5 +1,3 @@
-import logging
-
 import pytest
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
