@@ -49,7 +49,7 @@ STACKS: dict[str, tuple[bool, tuple[str, ...]]] = {
             'tests/deploy/test_export.py',
             'tests/deploy/test_formats.py',
             'tests/deploy/test_onnx.py',
-            'tests/layers/test_attention.py::test_makes_no_copy_of_a_matrix',
+            'tests/layers/openmmlab/test_attention.py::test_makes_no_copy_of_a_matrix',
             'tests/models/backbones/test_halvit.py::TestSurroundings::test_autocast_casts_each_matrix_once',
             'tests/models/backbones/test_halvit.py::TestSurroundings::test_export',
             'tests/models/backbones/test_halvit.py::TestLargeInputs::test_export',
