@@ -31,6 +31,6 @@ setup(
     exclude_package_data={'halvit_mm': ['*.pyc']},
     python_requires='>=3.10',
     install_requires=read_requirements('runtime'),
-    extras_require={name: read_requirements(name) for name in ('onedl', 'openmmlab', 'baselines', 'export', 'test')},
+    extras_require={name: read_requirements(name) for name in ('onedl', 'openmmlab', 'timm', 'baselines', 'export', 'test')},
     zip_safe=False,
 )
