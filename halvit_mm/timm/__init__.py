@@ -5,5 +5,6 @@ transformers have. ``python -m halvit_mm.timm train.py ...`` runs a script that 
 """
 
 from .halvit import HaLViT, checkpoint_filter_fn
+from .hub import from_pretrained
 
-__all__ = ['HaLViT', 'checkpoint_filter_fn']
+__all__ = ['HaLViT', 'checkpoint_filter_fn', 'from_pretrained']

@@ -39,4 +39,5 @@ for epoch in range(2):
 again = timm.create_model('halvit_micro_patch16_224', img_size=32, patch_size=8, depth=2, num_classes=2)
 timm.models.load_checkpoint(again, f'{out}/last.pth.tar', use_ema=False)
 assert torch.equal(again.eval()(images), model.eval()(images))
-print(f'epochs {epochs}, loss {loss.item():.2f}, OpenMMLab {[name for name in sys.modules if name.startswith(("mmcv", "mmengine", "mmpretrain"))]}')
+theirs = [name for name in sys.modules if name.startswith(('mmcv', 'mmengine', 'mmpretrain'))]
+print(f'epochs {epochs}, loss {loss.item():.2f}, OpenMMLab {theirs}')
