@@ -50,7 +50,7 @@ def wheel(clone, tmp_path_factory) -> Path:
 def test_wheel_carries_configs_and_tools(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {f'halvit_mm/.mim/{name}' for name in tracked('configs', 'tools')} <= names
-    assert {'halvit_mm/.mim/model-index.yml', 'halvit_mm/models/backbones/halvit.py'} <= names
+    assert {'halvit_mm/.mim/model-index.yml', 'halvit_mm/models/backbones/halvit.py', 'halvit_mm/py.typed'} <= names
     assert not any(name.startswith(('tests/', 'configs/', 'tools/')) or '__pycache__' in name for name in names)
     # Nothing of ours runs in processes that do not import us.
     assert not any(name.endswith('.pth') for name in names)
