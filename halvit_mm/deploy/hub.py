@@ -101,7 +101,7 @@ def as_timm(cfg: Config, model: nn.Module) -> nn.Module:
         embed_dim=arch['embed_dims'],
         depth=arch['num_layers'],
         num_heads=arch['num_heads'],
-        mlp_ratio=arch['feedforward_channels'] / arch['embed_dims'],
+        mlp_ratio=_ratio(arch['feedforward_channels'], arch['embed_dims']),
         patch_size=_one_if_equal(projection.kernel_size),
         img_size=_one_if_equal(backbone.img_size),
         in_chans=projection.in_channels,
@@ -147,6 +147,12 @@ def _data_config(cfg: Config, model: nn.Module, size: tuple[int, int]) -> dict[s
         crop_mode='squash' if 'Resize' in found else 'center',
         tag=None,
     )
+
+
+def _ratio(hidden: int, width: int) -> float:
+    """The number from which timm computes ``hidden``: it multiplies by the width and rounds downwards."""
+    ratio = hidden / width
+    return ratio if int(width * ratio) == hidden else (hidden + 0.5) / width
 
 
 def _one_if_equal(sides: tuple[int, int]) -> int | tuple[int, int]:

@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmpretrain.apis import get_model
 from safetensors.torch import load_file
 
-from halvit_mm.deploy.hub import publish_on_hub
+from halvit_mm.deploy.hub import _ratio, publish_on_hub
 from halvit_mm.errors import UserError
 from halvit_mm.names import to_timm
 from halvit_mm.timm import HaLViT, from_pretrained
@@ -61,6 +61,12 @@ def test_the_model_and_its_images(backbone, tmp_path):
     assert (data['interpolation'], data['crop_pct'], data['crop_mode']) == ('bicubic', 1.0, 'squash')
     assert ours.pretrained_cfg['label_names'][3] == 'digit 3'
     assert from_pretrained(tmp_path / 'halvit-digits', num_classes=3).num_classes == 3
+
+
+def test_ratio():
+    pairs = [(hidden, width) for hidden in range(1, 3000) for width in (49, 93, 384)]
+    assert not all(int(width * (hidden / width)) == hidden for hidden, width in pairs)
+    assert all(int(width * _ratio(hidden, width)) == hidden for hidden, width in pairs)
 
 
 def test_the_tool_and_the_card(tmp_path):

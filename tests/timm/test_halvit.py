@@ -112,6 +112,23 @@ def test_backward_and_gradient_checkpointing(options):
         torch.testing.assert_close(gradients[1][name], gradient, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    'options',
+    [
+        dict(pre_norm=True, proj_bias=False),
+        dict(patch_drop_rate=0.5, act_layer='silu', norm_layer='rmsnorm'),
+        dict(global_pool='map', pos_embed='none'),
+        dict(no_embed_class=True, reg_tokens=4, weight_init='jax'),
+        dict(dynamic_img_size=True, dynamic_img_pad=True, weight_init='moco'),
+    ],
+    ids=str,
+)
+def test_options_of_timm(options):
+    model = timm.create_model(MICRO, **SMALL, **options).train()
+    model(images()).square().sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
 def test_stochastic_depth_and_dropout():
     model = make(drop_path_rate=0.5, proj_drop_rate=0.1, attn_drop_rate=0.1, drop_rate=0.1).train()
     x = images()
@@ -191,6 +208,11 @@ def test_extracted_by_fx(options):
     assert torch.equal(out, model(x))
     out.sum().backward()
     assert all(p.grad is not None for name, p in extracted.named_parameters())
+
+
+def test_exported_by_torch():
+    model, x = make(share=2, tie_rank=1), images()
+    torch.testing.assert_close(torch.export.export(model, (x,)).module()(x), model(x), rtol=0, atol=1e-5)
 
 
 def test_copies_share_within_themselves():
