@@ -38,14 +38,17 @@ def main() -> None:
     with errors_in_one_line():
         read_only_data(trust=args.trust_checkpoint)
         if args.out:
+            if args.config or args.metrics:
+                raise UserError('--config and --metrics belong to --hub, and --out is given; expected one of both ways')
             path = publish(args.checkpoint, args.out)
             print(f'{path}: {path.stat().st_size / 1e6:.2f} MB')
             return
         if not args.config:
             raise UserError('--hub needs the config of the training; expected --config FILE')
-        # Which needs timm
-        from halvit_mm.deploy.hub import publish_on_hub
-
+        try:
+            from halvit_mm.deploy.hub import publish_on_hub
+        except ModuleNotFoundError as error:
+            raise UserError(f"--hub needs timm, and {error.name} is missing; pip install 'timm>=1.0.24'") from error
         print(publish_on_hub(load_config(args.config), args.checkpoint, args.hub, args.metrics, args.license))
 
 

@@ -86,9 +86,16 @@ def test_the_tool_and_the_card(tmp_path):
     ):
         assert line in card.splitlines()
     assert json.loads((tmp_path / 'new/config.json').read_text())['pretrained_cfg']['license'] == 'cc-by-4.0'
-    without = run_tool('tools/publish_model.py', 'epoch_1.pth', '--hub', 'other', cwd=tmp_path, check=False)
-    expected = 'error: --hub needs the config of the training; expected --config FILE'
-    assert (without.returncode, without.stdout.splitlines()[-1]) == (2, expected)
+    for arguments, expected in (
+        (['--hub', 'other'], '--hub needs the config of the training; expected --config FILE'),
+        (
+            ['--out', 'a.pth', '--metrics', 'metrics.json'],
+            '--config and --metrics belong to --hub, and --out is given; ',
+        ),
+    ):
+        refused = run_tool('tools/publish_model.py', 'epoch_1.pth', *arguments, cwd=tmp_path, check=False)
+        assert refused.returncode == 2
+        assert refused.stdout.splitlines()[-1].startswith(f'error: {expected}')
 
 
 def test_imagenet_s_crop(tmp_path):
