@@ -9,6 +9,6 @@ RUN apt-get update \
 
 WORKDIR /halvit-mm
 COPY . .
-RUN requirements/install.sh && rm -rf /root/.cache
+RUN requirements/install.sh && rm -rf ~/.cache
 ENV PATH=/halvit-mm/.venv/bin:$PATH
 CMD ["bash"]
