@@ -6,6 +6,7 @@
 # make tables  measure what every model of the papers' tables costs, and write docs/tables.md
 # make deploy-table  export the models in every format and write docs/formats.md
 # make gpu-check  run what needs GPUs, on all GPUs of this machine, and write docs/gpu.md; without one, say what it would do
+# make docker  build the images halvit-mm (CUDA) and halvit-mm:cpu; make docker IMAGES=cpu builds one
 # make docs    build the pages in build/site, in an environment of their own; a warning or a broken link fails
 # make lint    check the style of code and prose
 # make setup   what the others begin with: .venv with the tested set, once
@@ -19,7 +20,7 @@ DEMO_ARGS ?=
 DEMO_CONFIG := configs/digits/halvit_2xb64_digits.py
 DEMO_DIR := work_dirs/demo
 
-.PHONY: demo demo-det test test-openmmlab test-matrix tables deploy-table gpu-check docs lint setup
+.PHONY: demo demo-det test test-openmmlab test-matrix tables deploy-table gpu-check docker docs lint setup
 
 setup:
 	@requirements/install.sh
@@ -65,6 +66,15 @@ deploy-table: setup
 
 gpu-check: setup
 	python research/gpu_check.py
+
+IMAGES ?= cuda cpu
+DOCKERFILE_cuda := docker/Dockerfile
+DOCKERFILE_cpu := docker/cpu.Dockerfile
+TAG_cuda := halvit-mm
+TAG_cpu := halvit-mm:cpu
+
+docker:
+	$(foreach image,$(IMAGES),docker build -f $(DOCKERFILE_$(image)) -t $(TAG_$(image)) . &&) true
 
 # Material for MkDocs prints a notice about other tools unless it is told not to.
 docs: setup

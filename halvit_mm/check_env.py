@@ -42,6 +42,12 @@ def family(find: Find = installed) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
+def timm_alone(find: Find = installed) -> bool:
+    """Whether timm is installed and no package of OpenMMLab: all that ``halvit_mm.timm`` needs."""
+    upstream = [name for packages in PACKAGES.values() for names in packages.values() for name in names]
+    return bool(find('timm')) and not any(map(find, upstream))
+
+
 def install(extra: str | None) -> str:
     """How to install upstream's packages of a family."""
     return f"in a clone of halvit_mm, pip install '.[{extra}]' (docs/get_started.md has the steps before it)"
@@ -62,6 +68,8 @@ def check_families(find: Find = installed) -> list[str]:
     Returns:
         list[str]: The faults.
     """
+    if timm_alone(find):
+        return []
     faults = []
     for name, packages in PACKAGES.items():
         found = [package for names in packages.values() for package in names if find(package)]
@@ -97,7 +105,7 @@ def requirements(extra: str) -> list[str]:
 
 def check_versions(find: Find = installed) -> list[str]:
     """Find packages whose version is not one that this package is for."""
-    extra = family(find)
+    extra = 'timm' if timm_alone(find) else family(find)
     if extra is None:
         return []
     try:
@@ -205,6 +213,8 @@ def find_faults() -> list[str]:
         if 'mmdet' in found and imports.get('mmcv._ext') is None:
             inside.append('mmdet.models')
         imports |= {name: check_import(name) for name in inside}
+    if timm_alone() and not any(imports.values()):
+        imports['halvit_mm.timm'] = check_import('halvit_mm.timm')
     return [fault for fault in (*faults, *imports.values()) if fault]
 
 
@@ -224,6 +234,11 @@ def describe() -> list[str]:
         lines.append(f'CPU threads: {torch.get_num_threads()}')
     except ImportError:
         pass
+    if timm_alone():
+        return [
+            *lines,
+            "OpenMMLab's packages: none; timm's models work without them (docs/timm.md), and nothing else does",
+        ]
     lite = ' (mmcv-lite has none; detection needs mmcv)' if installed('mmcv-lite') else ''
     lines.append(f'mmcv._ext: {"does not load" if check_operators() else "loads"}{lite}')
     return lines

@@ -57,7 +57,7 @@ STACKS: dict[str, tuple[bool, tuple[str, ...]]] = {
             'tests/deploy/test_formats.py',
             'tests/deploy/test_onnx.py',
             'tests/layers/test_sharing.py::test_compiled_and_exported',
-            'tests/layers/test_attention.py::test_makes_no_copy_of_a_matrix',
+            'tests/layers/openmmlab/test_attention.py::test_makes_no_copy_of_a_matrix',
             'tests/models/backbones/test_halvit.py::TestSurroundings::test_autocast_casts_each_matrix_once',
             'tests/models/backbones/test_halvit.py::TestSurroundings::test_export',
             'tests/models/backbones/test_halvit.py::TestLargeInputs::test_export',
@@ -69,7 +69,7 @@ STACKS: dict[str, tuple[bool, tuple[str, ...]]] = {
     f'torch {torch.__version__} takes minutes to compile a model, or cannot': (
         torch.__version__ < '2.6',
         (
-            'tests/layers/test_bottleneck.py::test_compiled_equals_untied_counterpart',
+            'tests/layers/openmmlab/test_bottleneck.py::test_compiled_equals_untied_counterpart',
             'tests/layers/test_recompute.py::test_what_a_compiled_layer_keeps',
             'tests/layers/test_recompute.py::test_an_exported_layer_is_the_plain_one',
             'tests/models/backbones/test_halvit.py::TestGradients::test_against_untied_counterpart[inductor',

@@ -45,6 +45,21 @@ def test_either_family_is_sound():
     assert check_env.check_families(lite.get) == []
 
 
+def test_timm_alone(monkeypatch):
+    assert check_env.check_families({'timm': '1.0.31'}.get) == []
+    assert len(check_env.check_families({'timm': '1.0.31', 'mmengine': '0.10.7'}.get)) == 2
+    monkeypatch.setattr(check_env, 'requires', absent)
+    assert check_env.check_versions({'timm': '1.0.24', 'torch': '2.10.0'}.get) == []
+    (fault,) = check_env.check_versions({'timm': '1.0.22'}.get)
+    assert fault.startswith('timm 1.0.22 is not a version that halvit_mm is for; expected >=1.0.24')
+    monkeypatch.setattr(check_env, 'timm_alone', lambda: True)
+    assert check_env.describe()[-1].startswith("OpenMMLab's packages: none; timm's models work without them")
+
+
+def absent(name: str):
+    raise check_env.PackageNotFoundError(name)
+
+
 @pytest.mark.parametrize(('both', 'name'), [('onedl-mmcv', 'mmcv'), ('mmcv', 'mmcv-lite')])
 def test_families_over_each_other(both, name):
     found = {**(ONEDL if both in ONEDL else OPENMMLAB), name: '2.1.0'}
@@ -82,9 +97,6 @@ def test_the_installed_family_is_advised(found, extra):
 @pytest.mark.parametrize('metadata', [True, False])
 def test_versions(found, fault, metadata, monkeypatch):
     """They are read from the package's metadata or, of a checkout on the path, from its folder."""
-
-    def absent(name):
-        raise check_env.PackageNotFoundError(name)
 
     if not metadata:
         monkeypatch.setattr(check_env, 'requires', absent)

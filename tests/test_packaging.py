@@ -50,7 +50,7 @@ def wheel(clone, tmp_path_factory) -> Path:
 def test_wheel_carries_configs_and_tools(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {f'halvit_mm/.mim/{name}' for name in tracked('configs', 'tools')} <= names
-    assert {'halvit_mm/.mim/model-index.yml', 'halvit_mm/models/backbones/halvit.py'} <= names
+    assert {'halvit_mm/.mim/model-index.yml', 'halvit_mm/models/backbones/halvit.py', 'halvit_mm/py.typed'} <= names
     assert not any(name.startswith(('tests/', 'configs/', 'tools/')) or '__pycache__' in name for name in names)
     # Nothing of ours runs in processes that do not import us.
     assert not any(name.endswith('.pth') for name in names)
@@ -71,7 +71,7 @@ def test_extras(wheel):
     archive = zipfile.ZipFile(wheel)
     metadata = archive.read(next(n for n in archive.namelist() if n.endswith('METADATA'))).decode()
     extras = {line.split()[1] for line in metadata.splitlines() if line.startswith('Provides-Extra')}
-    assert extras == {'onedl', 'openmmlab', 'baselines', 'export', 'test'}
+    assert extras == {'onedl', 'openmmlab', 'timm', 'baselines', 'export', 'test'}
     hard = [line for line in metadata.splitlines() if line.startswith('Requires-Dist') and 'extra ==' not in line]
     assert not any('mm' in line for line in hard)
 

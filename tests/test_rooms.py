@@ -1,6 +1,7 @@
 """The rooms of the package: what imports what, and what the building of a model imports."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,9 @@ ROOMS = (
     '_torch',
     'registry',
     'arguments',
+    'names',
     'layers',
+    'timm',
     'io',
     'tying',
     'models',
@@ -88,6 +91,16 @@ def test_building_a_halvit_imports_layers_and_models_only(tmp_path):
     assert 'models' in rooms
     assert not rooms & {'tying', 'train', 'cost', 'deploy', 'launch', 'data'}
     assert not any(name.startswith('scipy') for name in loaded)
+
+
+@pytest.mark.parametrize('room', ['errors', '_torch', 'arguments', 'names', 'layers', 'timm'])
+def test_what_needs_no_package_of_openmmlab(room):
+    """Only tests/timm/test_main.py shows that nothing else brings one in."""
+    files = [file for file in PACKAGE.rglob('*.py') if file.relative_to(PACKAGE).parts[0].removesuffix('.py') == room]
+    plain = [file for file in files if 'openmmlab' not in file.parts]
+    assert plain
+    for file in plain:
+        assert not re.search(r'^ *(from|import) (mm\w+|halvit_mm.registry)\b', file.read_text(), re.MULTILINE), file
 
 
 def test_every_module_has_its_tests_under_its_path():

@@ -25,6 +25,18 @@ ROOT = Path(__file__).resolve().parents[1]
 # Small, with widths that are all different, so that a transposition in the wrong place has the wrong shape.
 TINY_ARCH = dict(embed_dims=24, num_layers=3, num_heads=3, feedforward_channels=40)
 
+# The beginning of a program in whose process the packages of OpenMMLab are not installed.
+WITHOUT_OPENMMLAB = """
+import sys
+
+class Absent:
+    def find_spec(name, path=None, target=None):
+        if name.partition('.')[0] in ('mmcv', 'mmengine', 'mmpretrain', 'mmdet'):
+            raise ModuleNotFoundError(f'No module named {name!r}', name=name)
+
+sys.meta_path.insert(0, Absent)
+"""
+
 
 def untie_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Write W and W^T of a tied model out as the separate matrices of mmpretrain's plain ViT."""

@@ -1,6 +1,5 @@
 """State dicts: read from files, compared with a model's, refused where they are another model's."""
 
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -9,42 +8,11 @@ from functools import partial
 from torch import Tensor, nn
 
 from halvit_mm.errors import UserError
+from halvit_mm.names import to_mmpretrain
 
 from .checkpoints import load_file
 
 RUNNING_STATISTICS = ('running_mean', 'running_var')
-
-# timm's (and DeiT's own) names of a ViT
-_VIT = (
-    (r'^patch_embed\.proj\.', 'backbone.patch_embed.projection.'),
-    (r'^blocks\.(\d+)\.norm(\d)\.', r'backbone.layers.\1.ln\2.'),
-    (r'^blocks\.(\d+)\.attn\.', r'backbone.layers.\1.attn.'),
-    (r'^blocks\.(\d+)\.mlp\.fc1\.', r'backbone.layers.\1.ffn.layers.0.0.'),
-    (r'^blocks\.(\d+)\.mlp\.fc2\.', r'backbone.layers.\1.ffn.layers.1.'),
-    (r'^blocks\.(\d+)\.ls1\.gamma$', r'backbone.layers.\1.attn.gamma1.weight'),
-    (r'^blocks\.(\d+)\.ls2\.gamma$', r'backbone.layers.\1.ffn.gamma2.weight'),
-    (r'^norm\.', 'backbone.ln1.'),
-    (r'^(cls_token|pos_embed)$', r'backbone.\1'),
-    (r'^head\.', 'head.layers.head.'),
-)
-# torchvision's and timm's names of a ResNet
-_RESNET = ((r'^fc\.', 'head.fc.'), (r'^(conv1|bn1|layer\d)\.', r'backbone.\1.'))
-
-
-def to_mmpretrain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the weights of a timm or DeiT ViT, or of a torchvision or timm ResNet, to mmpretrain's names.
-
-    A state dict with other names, mmpretrain's among them, keeps its names.
-    """
-    rules = _VIT if 'blocks.0.attn.qkv.weight' in state else _RESNET if 'layer1.0.conv1.weight' in state else ()
-    renamed = {}
-    for name, value in state.items():
-        for pattern, replacement in rules:
-            name, found = re.subn(pattern, replacement, name)
-            if found:
-                break
-        renamed[name] = value
-    return renamed
 
 
 def read_weights(path: str) -> dict[str, Tensor]:

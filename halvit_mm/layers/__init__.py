@@ -6,22 +6,20 @@ space efficiently?" (`arXiv 2401.16438 <https://arxiv.org/abs/2401.16438>`_).
 Matrices start with Xavier's uniform distribution, as in ViT. Those of 1x1 convolutions start with Xavier's normal
 distribution, as in the authors' code. Biases start at zero. The constructors do this, because an ``init_cfg`` by layer
 type (``layer='Linear'``) cannot reach a bare parameter.
+
+The layers need torch alone. Those that OpenMMLab's configs build are in :mod:`halvit_mm.layers.openmmlab`, which is
+imported when one of them is asked for here.
 """
 
-from .attention import TiedMultiheadAttention
-from .bottleneck import SharedBottleneckStage
-from .encoder_layer import EncoderLayer, TiedEncoderLayer
-from .ffn import TiedFFN
+from .attention import TiedAttention
+from .ffn import TiedMLP
 from .shared import TiedModule, add_deviations, add_slack, remove_deviations, set_matrix, tied_modules
 from .sharing import share_matrices
 
 __all__ = [
-    'EncoderLayer',
-    'SharedBottleneckStage',
-    'TiedEncoderLayer',
-    'TiedFFN',
+    'TiedAttention',
+    'TiedMLP',
     'TiedModule',
-    'TiedMultiheadAttention',
     'add_deviations',
     'add_slack',
     'remove_deviations',
@@ -29,3 +27,13 @@ __all__ = [
     'share_matrices',
     'tied_modules',
 ]
+
+OPENMMLAB = ('EncoderLayer', 'SharedBottleneckStage', 'TiedEncoderLayer', 'TiedFFN', 'TiedMultiheadAttention')
+
+
+def __getattr__(name: str):
+    if name in OPENMMLAB:
+        from . import openmmlab
+
+        return getattr(openmmlab, name)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

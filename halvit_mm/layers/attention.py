@@ -2,20 +2,15 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from mmcv.cnn.bricks.drop import build_dropout
-from mmengine.model import BaseModule
-from mmpretrain.models.utils import LayerScale
 from torch import Tensor, nn
 
-from halvit_mm.arguments import Expect, refuse_unknown_arguments
-from halvit_mm.registry import MODELS
+from halvit_mm.arguments import Expect
 
 from .recompute import recompute
 from .shared import TiedModule, linear, transposed_view
 
 
-@MODELS.register_module()
-class TiedMultiheadAttention(TiedModule, BaseModule):
+class TiedAttention(TiedModule, nn.Module):
     """Multi-head self-attention with two matrices instead of four.
 
     With x one token of D features, and heads split off after each product as usual:
@@ -30,15 +25,12 @@ class TiedMultiheadAttention(TiedModule, BaseModule):
         num_heads (int): Number of heads H; must divide D.
         attn_drop (float): Dropout rate of the attention weights. Defaults to 0.
         proj_drop (float): Dropout rate after the output projection. Defaults to 0.
-        dropout_layer (dict): Config of the dropout in front of the shortcut, such as
-            ``dict(type='DropPath', drop_prob=0.1)``. Defaults to ``dict(type='Dropout', drop_prob=0.)``.
         qkv_bias (bool): Whether query, key and value have biases. Defaults to True.
         qk_scale (float, optional): Factor on the products of queries and keys. Defaults to None, which
             means ``(D / H) ** -0.5``.
         proj_bias (bool): Whether the output projection has a bias. Defaults to True.
-        layer_scale_init_value (float or Tensor): First value of a learned factor per feature, ``gamma1``;
-            0 means none. Defaults to 0.
-        init_cfg (dict, optional): Initialization config of mmengine. Defaults to None.
+        device (torch.device, optional): Where the parameters are. Defaults to None, which means torch's default.
+        dtype (torch.dtype, optional): Type of the parameters. Defaults to None, which means torch's default.
 
     Attributes:
         q_weight (nn.Parameter): W_q, shape (D, D).
@@ -52,32 +44,26 @@ class TiedMultiheadAttention(TiedModule, BaseModule):
 
     matrices = ('q_weight', 'kv_weight')
 
-    @refuse_unknown_arguments
     def __init__(
         self,
         embed_dims: int,
         num_heads: int,
         attn_drop: float = 0.0,
         proj_drop: float = 0.0,
-        dropout_layer: dict = dict(type='Dropout', drop_prob=0.0),
         qkv_bias: bool = True,
         qk_scale: float | None = None,
         proj_bias: bool = True,
-        layer_scale_init_value: float | Tensor = 0.0,
-        init_cfg: dict | list | None = None,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         expect = Expect(self)
         expect.positive(embed_dims=embed_dims)
         expect.whole(num_heads=num_heads)
         expect.fraction(attn_drop=attn_drop, proj_drop=proj_drop)
-        expect.part('DropPath', dropout_layer=dropout_layer)
         expect.flag(qkv_bias=qkv_bias, proj_bias=proj_bias)
         if qk_scale is not None:
             expect.number(qk_scale=qk_scale)
-        if not isinstance(layer_scale_init_value, Tensor):
-            expect.number(layer_scale_init_value=layer_scale_init_value)
-        expect.init_cfg(init_cfg=init_cfg)
-        super().__init__(init_cfg=init_cfg)
+        super().__init__()
         if num_heads < 1 or embed_dims % num_heads:
             raise ValueError(f'embed_dims={embed_dims} cannot be split into num_heads={num_heads} heads of equal width')
         self.embed_dims = embed_dims
@@ -86,15 +72,16 @@ class TiedMultiheadAttention(TiedModule, BaseModule):
         self.qk_scale = qk_scale
         self.attn_drop = attn_drop
 
-        self.q_weight = nn.Parameter(torch.empty(embed_dims, embed_dims))
-        self.kv_weight = nn.Parameter(torch.empty(embed_dims, embed_dims))
-        self.qkv_bias = nn.Parameter(torch.empty(3 * embed_dims)) if qkv_bias else None
-        self.proj_bias = nn.Parameter(torch.empty(embed_dims)) if proj_bias else None
+        def parameter(*shape: int) -> nn.Parameter:
+            return nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+
+        self.q_weight = parameter(embed_dims, embed_dims)
+        self.kv_weight = parameter(embed_dims, embed_dims)
+        self.qkv_bias = parameter(3 * embed_dims) if qkv_bias else None
+        self.proj_bias = parameter(embed_dims) if proj_bias else None
         self.reset_parameters()
 
         self.proj_drop = nn.Dropout(proj_drop)
-        self.out_drop = build_dropout(dropout_layer)
-        self.gamma1 = build_layer_scale(embed_dims, layer_scale_init_value)
 
     def forward(self, x: Tensor, norm: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Attend from every token to every token.
@@ -109,21 +96,38 @@ class TiedMultiheadAttention(TiedModule, BaseModule):
         """
         return self.project_out(self.attend(x, norm))
 
-    def attend(self, x: Tensor, norm: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        """The part of :meth:`forward` in front of :meth:`project_out`: the heads' outputs, shape (B, N, D)."""
+    def attend(
+        self,
+        x: Tensor,
+        norm: Callable[[Tensor], Tensor] | None = None,
+        attn_mask: Tensor | None = None,
+        is_causal: bool = False,
+    ) -> Tensor:
+        """The part of :meth:`forward` in front of :meth:`project_out`.
+
+        Args:
+            x (Tensor): As in :meth:`forward`.
+            norm (Callable, optional): As in :meth:`forward`. Defaults to None.
+            attn_mask (Tensor, optional): Which tokens attend to which, as ``scaled_dot_product_attention`` takes it.
+                Defaults to None.
+            is_causal (bool): Whether a token attends to none behind it. Defaults to False.
+
+        Returns:
+            Tensor: The heads' outputs, shape (B, N, D).
+        """
         if norm is None:
             q, k, v = self._project(x)
         else:
             q, k, v = recompute(lambda x: self._project_at_once(norm(x)), x)
         attn_drop = self.attn_drop if self.training else 0.0
-        out = F.scaled_dot_product_attention(q, k, v, dropout_p=attn_drop, scale=self.qk_scale)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask, attn_drop, is_causal, scale=self.qk_scale)
         return out.transpose(1, 2).flatten(2)
 
     def project_out(self, heads: Tensor) -> Tensor:
         """The rest of :meth:`forward`: shape (B, N, D) to (B, N, D)."""
         out = heads.reshape(-1, self.embed_dims)
         out = self.transposed_linear('q_weight', out, self.proj_bias).view(heads.shape)  # output: W_q^T concat(heads)
-        return self.out_drop(self.gamma1(self.proj_drop(out)))
+        return self.proj_drop(out)
 
     def attention_weights(self, x: Tensor) -> Tensor:
         """The weights that :meth:`forward` attends with, which fused attention does not return; without dropout.
@@ -157,10 +161,3 @@ class TiedMultiheadAttention(TiedModule, BaseModule):
         maps = torch.cat([self.way_in('q_weight'), key, transposed_view(value)])
         out = linear(x.reshape(B * N, D), maps, self.qkv_bias)
         return out.view(B, N, 3, self.num_heads, self.head_dims).permute(2, 0, 3, 1, 4).unbind(0)
-
-
-def build_layer_scale(embed_dims: int, init_value: float | Tensor) -> nn.Module:
-    """Layer scale (CaiT, `arXiv 2103.17239 <https://arxiv.org/abs/2103.17239>`_), or nothing for the number 0."""
-    if not isinstance(init_value, Tensor) and init_value == 0:
-        return nn.Identity()
-    return LayerScale(embed_dims, layer_scale_init_value=init_value)

@@ -1,14 +1,9 @@
 import torch
-from mmcv.cnn import build_activation_layer
-from mmcv.cnn.bricks.drop import build_dropout
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from halvit_mm._torch import is_compiling
-from halvit_mm.arguments import Expect, refuse_unknown_arguments
-from halvit_mm.registry import MODELS
+from halvit_mm.arguments import Expect
 
-from .attention import build_layer_scale
 from .recompute import recompute
 from .shared import TiedModule
 
@@ -28,106 +23,67 @@ class FrugalGELU(nn.GELU):
         return torch.ops.aten.gelu_(x, approximate=self.approximate)
 
 
-@MODELS.register_module()
-class TiedFFN(TiedModule, BaseModule):
+class TiedMLP(TiedModule, nn.Module):
     """Feed-forward network with one matrix instead of two: ``W^T F(W x + b_1) + b_2``.
 
     Source and initialization: see :mod:`halvit_mm.layers`.
 
     Args:
-        embed_dims (int): Features of a token, D. Defaults to 256.
-        feedforward_channels (int): Width of the hidden layer, M. Defaults to 1024.
-        num_fcs (int): Number of linear maps. Only 2 can be tied. Defaults to 2.
-        act_cfg (dict): Config of the activation F. Defaults to ``dict(type='GELU')``.
+        embed_dims (int): Features of a token, D.
+        feedforward_channels (int): Width of the hidden layer, M.
+        activate (nn.Module): The activation F.
         ffn_drop (float): Dropout rate after the activation and after the second map. Defaults to 0.
-        dropout_layer (dict, optional): Config of the dropout in front of the shortcut. Defaults to None.
-        add_identity (bool): Whether to add the shortcut. Defaults to True.
-        layer_scale_init_value (float or Tensor): First value of a learned factor per feature, ``gamma2``;
-            0 means none. Defaults to 0.
+        bias (bool): Whether both maps have biases. Defaults to True.
         with_cp (bool): Whether the hidden layer is computed again in the backward pass instead of being kept: nothing
             is kept but the input, and one matrix product of six is done twice. Defaults to False.
-        init_cfg (dict, optional): Initialization config of mmengine. Defaults to None.
+        device (torch.device, optional): Where the parameters are. Defaults to None, which means torch's default.
+        dtype (torch.dtype, optional): Type of the parameters. Defaults to None, which means torch's default.
 
     Attributes:
         weight (nn.Parameter): W, shape (M, D).
-        hidden_bias (nn.Parameter): b_1, shape (M, ).
-        out_bias (nn.Parameter): b_2, shape (D, ).
-
-    Raises:
-        ValueError: If ``num_fcs`` is not 2.
+        hidden_bias (nn.Parameter or None): b_1, shape (M, ).
+        out_bias (nn.Parameter or None): b_2, shape (D, ).
     """
 
     matrices = ('weight',)
 
-    @refuse_unknown_arguments
     def __init__(
         self,
-        embed_dims: int = 256,
-        feedforward_channels: int = 1024,
-        num_fcs: int = 2,
-        act_cfg: dict = dict(type='GELU'),
+        embed_dims: int,
+        feedforward_channels: int,
+        activate: nn.Module,
         ffn_drop: float = 0.0,
-        dropout_layer: dict | None = None,
-        add_identity: bool = True,
-        layer_scale_init_value: float | Tensor = 0.0,
+        bias: bool = True,
         with_cp: bool = False,
-        init_cfg: dict | list | None = None,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         expect = Expect(self)
         expect.positive(embed_dims=embed_dims, feedforward_channels=feedforward_channels)
-        expect.whole(num_fcs=num_fcs)
-        expect.part('GELU', act_cfg=act_cfg)
         expect.fraction(ffn_drop=ffn_drop)
-        if dropout_layer is not None:
-            expect.part('DropPath', dropout_layer=dropout_layer)
-        expect.flag(add_identity=add_identity, with_cp=with_cp)
-        if not isinstance(layer_scale_init_value, Tensor):
-            expect.number(layer_scale_init_value=layer_scale_init_value)
-        expect.init_cfg(init_cfg=init_cfg)
-        super().__init__(init_cfg=init_cfg)
-        if num_fcs != 2:
-            raise ValueError(
-                f'num_fcs={num_fcs} cannot be tied: one matrix and its transpose make exactly 2 linear maps'
-            )
+        expect.flag(bias=bias, with_cp=with_cp)
+        super().__init__()
         self.embed_dims = embed_dims
         self.feedforward_channels = feedforward_channels
-        self.num_fcs = num_fcs
-        self.add_identity = add_identity
         self.with_cp = with_cp
 
-        self.weight = nn.Parameter(torch.empty(feedforward_channels, embed_dims))
-        self.hidden_bias = nn.Parameter(torch.empty(feedforward_channels))
-        self.out_bias = nn.Parameter(torch.empty(embed_dims))
+        def parameter(*shape: int) -> nn.Parameter:
+            return nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+
+        self.weight = parameter(feedforward_channels, embed_dims)
+        self.hidden_bias = parameter(feedforward_channels) if bias else None
+        self.out_bias = parameter(embed_dims) if bias else None
         self.reset_parameters()
 
-        self.activate = FrugalGELU.in_place_of(build_activation_layer(act_cfg))
+        self.activate = activate
         self.ffn_drop = nn.Dropout(ffn_drop)
-        self.dropout_layer = build_dropout(dropout_layer) if dropout_layer else nn.Identity()
-        self.gamma2 = build_layer_scale(embed_dims, layer_scale_init_value)
 
-    def forward(self, x: Tensor, identity: Tensor | None = None, shortcut: bool = True) -> Tensor:
-        """Transform every token by itself.
-
-        Args:
-            x (Tensor): Shape (..., D).
-            identity (Tensor, optional): The shortcut, of x's shape. Defaults to None, which means x.
-            shortcut (bool): Whether ``dropout_layer`` and the shortcut follow; otherwise the caller applies both.
-                Defaults to True.
-
-        Returns:
-            Tensor: Of x's shape.
-        """
-        out = recompute(self._transform, x) if self.with_cp else self._transform(x)
-        if not shortcut:
-            return out
-        out = self.dropout_layer(out)
-        if not self.add_identity:
-            return out
-        return (x if identity is None else identity) + out
+    def forward(self, x: Tensor) -> Tensor:
+        """Transform every token by itself: shape (..., D) to (..., D), without the shortcut."""
+        return recompute(self._transform, x) if self.with_cp else self._transform(x)
 
     def _transform(self, x: Tensor) -> Tensor:
         tokens = x.reshape(-1, self.embed_dims)
         hidden = self.ffn_drop(self.activate(self.linear('weight', tokens, self.hidden_bias)))  # F(W x + b_1)
         out = self.transposed_linear('weight', hidden, self.out_bias)  # W^T F(W x + b_1) + b_2
-        out = self.ffn_drop(out).view(x.shape)
-        return self.gamma2(out)
+        return self.ffn_drop(out).view(x.shape)

@@ -128,6 +128,12 @@ class Slack(nn.Module):
         super().__init__()
         self.left = nn.ParameterDict({name: m.new_zeros(m.shape[0], rank) for name, m in matrices.items()})
         self.right = nn.ParameterDict({name: m.new_empty(rank, m.shape[1]) for name, m in matrices.items()})
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Set U to zero; draw V."""
+        for left in self.left.values():
+            nn.init.zeros_(left)
         for right in self.right.values():
             nn.init.kaiming_uniform_(right, a=sqrt(5))
 
@@ -148,6 +154,8 @@ class Borrower:
     """
 
     matrices: tuple[str, ...]
+    # torch.jit.script compiles no lookup of a matrix by its name.
+    __jit_unused_properties__ = ['owner']
     # In a tuple the lender is hidden from the children of the module.
     _lender: tuple[nn.Module, ...] = ()
 
@@ -165,6 +173,14 @@ class Borrower:
         for name in self.matrices:
             delattr(self, name)
         self._lender = (lender,)
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        if self._lender or hasattr(self, 'slack'):
+            raise UserError(
+                'a model with share or tie_rank is not one that torch.jit.script compiles; expected share=1 and '
+                'tie_rank=0, or torch.jit.trace'
+            )
+        return self
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Tensor], prefix: str, *args) -> None:
         for name in self.matrices if self._lender else ():

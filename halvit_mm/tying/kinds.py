@@ -243,7 +243,7 @@ class MixFFN(Pair):
 
 
 class MmcvFFN(Pair):
-    """mmcv's, which becomes a :class:`~halvit_mm.layers.TiedFFN`."""
+    """mmcv's, which becomes a :class:`~halvit_mm.layers.openmmlab.TiedFFN`."""
 
     def scalable(self, ffn: nn.Module) -> bool:
         return isinstance(ffn.layers[0][1], nn.ReLU)

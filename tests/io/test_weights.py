@@ -12,8 +12,9 @@ from torch import nn
 from halvit_mm.errors import UserError
 from halvit_mm.io.build import build_model
 from halvit_mm.io.configs import load_config
-from halvit_mm.io.weights import Comparison, fill, read_weights, reading_file, require_filled, to_mmpretrain
+from halvit_mm.io.weights import Comparison, fill, read_weights, reading_file, require_filled
 from halvit_mm.models import HaLViT, SharedStageResNet
+from halvit_mm.names import to_mmpretrain
 from tests.utils import ROOT, TINY_ARCH
 
 SMALL = dict(arch=TINY_ARCH, img_size=32, patch_size=8)

@@ -17,7 +17,7 @@ class SharedStageResNet(ResNet):
     Source: see :mod:`halvit_mm.layers`. SharedStageResNet stands wherever mmpretrain's ``ResNet`` or ``ResNeXt``
     stands: every argument of those classes has the same meaning and default here, except ``groups``, whose default is
     1. Stages that are not shared are mmpretrain's, parameter for parameter and key for key; mmpretrain's checkpoints
-    load into them. Shared stages are of :class:`~halvit_mm.layers.SharedBottleneckStage`.
+    load into them. Shared stages are of :class:`~halvit_mm.layers.openmmlab.SharedBottleneckStage`.
 
     Args:
         depth (int): 50, 101 or 152; 18 and 34, whose blocks have no 1x1 convolutions, with no shared stage only.

@@ -6,7 +6,7 @@ import torch
 from mmcv.cnn import build_norm_layer
 from torch import Tensor, nn
 
-from halvit_mm.layers.bottleneck import fold_norm
+from halvit_mm.layers.openmmlab.bottleneck import fold_norm
 from halvit_mm.models import SharedBottleneckStage
 
 NORMS = [dict(type='BN'), dict(type='SyncBN'), dict(type='GN', num_groups=2), dict(type='BN', affine=False)]

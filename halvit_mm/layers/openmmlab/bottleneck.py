@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from halvit_mm.arguments import Expect, refuse_unknown_arguments
 from halvit_mm.registry import MODELS
 
-from .recompute import recompute
-from .shared import conv1x1, transposed_conv1x1
+from ..recompute import recompute
+from ..shared import conv1x1, transposed_conv1x1
 
 
 def fold_norm(weight: Tensor, norm: nn.Module) -> tuple[Tensor, Tensor | None, nn.Module | None]:

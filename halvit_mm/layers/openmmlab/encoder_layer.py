@@ -6,10 +6,10 @@ from torch import Tensor, nn
 
 from halvit_mm.arguments import Expect
 
+from ..recompute import LEVELS, recompute, trains
+from ..windows import join_windows, split_into_windows
 from .attention import TiedMultiheadAttention
 from .ffn import TiedFFN
-from .recompute import LEVELS, recompute, trains
-from .windows import join_windows, split_into_windows
 
 
 class EncoderLayer(TransformerEncoderLayer):
