@@ -94,6 +94,11 @@ def as_timm(cfg: Config, model: nn.Module) -> nn.Module:
     backbone = getattr(model, 'backbone', None)
     if not isinstance(backbone, HaLViT):
         raise UserError(f'{cfg.filename} is not the config of a classifier with halvit_mm.HaLViT; expected one')
+    # timm's own; the outputs below may be too close to tell.
+    if others := {module.eps for module in backbone.modules() if isinstance(module, nn.LayerNorm)} - {1e-6}:
+        raise UserError(
+            f"{cfg.filename}: eps={others.pop():g} is not that of the norms of timm's HaLViT; expected 1e-06"
+        )
     options, arch = cfg.model.backbone, backbone.arch_settings
     size = input_shape(cfg)
     projection = backbone.patch_embed.projection

@@ -126,6 +126,8 @@ def test_refusals(tmp_path):
         del cfg.model.backbone['tie']
         torch.save(dict(state_dict=get_model(cfg).state_dict()), tmp_path / 'vit.pth')
         publish_on_hub(cfg, tmp_path / 'vit.pth', new)
+    with pytest.raises(UserError, match="eps=1e-05 is not that of the norms of timm's HaLViT; expected 1e-06"):
+        publish_on_hub(digits(norm_cfg=dict(type='LN', eps=1e-5)), path, new)
     bgr = digits()
     bgr.data_preprocessor.to_rgb = False
     with pytest.raises(UserError, match=r'data_preprocessor\.to_rgb is not True; timm reads images as RGB'):
