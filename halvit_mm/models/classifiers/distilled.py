@@ -91,7 +91,7 @@ class DistilledClassifier(ImageClassifier):
         if (teacher is None) != (teacher_checkpoint is None) or (teacher is None and teacher_logits is None):
             raise ValueError(
                 f'teacher={teacher!r}, teacher_checkpoint={teacher_checkpoint!r} and teacher_logits={teacher_logits!r} '
-                'are no teacher; expected a config and its checkpoint, or a folder of tools/save_logits.py'
+                'do not name a teacher; expected a config and its checkpoint, or a folder of tools/save_logits.py'
             )
         if teacher_logits is not None and feature:
             raise ValueError(

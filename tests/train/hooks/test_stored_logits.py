@@ -93,7 +93,7 @@ def test_other_trainings(build, config, save, teacher, tmp_path):  # noqa: F811
             known[name] = before
         else:
             del known[name]
-    # Weights of the teacher need not be there, and batches of another size are no matter where images are not mixed.
+    # Weights of the teacher need not be there, and batches may have another size where images are not mixed.
     model.teacher_source = (*source[:2], str(tmp_path / 'away/teacher.pth'))
     logits.manifest['batch_size'] = 5
     StoredLogitsHook().before_train(runner)
