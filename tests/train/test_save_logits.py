@@ -108,7 +108,7 @@ def test_training_is_that_of_a_running_teacher(build, config, save, monkeypatch,
     wanted, given = losses_of(running), losses_of(stored)
     assert len(wanted) == 10
     for one, other in zip(wanted, given, strict=True):
-        assert one.keys() == other.keys() == {'loss', 'loss_soft', 'loss_hard'}
+        assert one.keys() == other.keys() == {'loss', 'loss_label', 'loss_soft', 'loss_hard'}
         assert one == pytest.approx(other, rel=2e-4 if single else 1e-2, abs=1e-5)
     apart = (weights_of(stored) - weights_of(running)).norm() / (weights_of(running) - start).norm()
     assert apart < (1e-3 if single else 0.05)
