@@ -140,11 +140,11 @@ def in_short(cell: dict[str, object] | None, notes: list[str]) -> str:
 
 
 def tables(cells: dict[str, dict[str, dict]]) -> str:
-    """A table for each format, of a row for each model, and the notes of all."""
+    """A table for each format, of a row for each model that has results, and the notes of all."""
     notes, parts = [], []
     for suffix in dict.fromkeys(kind[0] for kind in KINDS):
         kinds = [name_of(kind) for kind in KINDS if kind[0] == suffix]
-        rows = [[name, *(in_short(row.get(kind), notes) for kind in kinds)] for name, row in cells.items()]
+        rows = [[name, *(in_short(row.get(kind), notes) for kind in kinds)] for name, row in cells.items() if row]
         parts.append(markdown_table([suffix, *(kind.removeprefix(f'{suffix} ') for kind in kinds)], rows))
     parts.append('\n'.join(f'{number}. {note}' for number, note in enumerate(notes, 1)))
     return '\n\n'.join(filter(None, parts))
