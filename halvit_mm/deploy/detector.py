@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from halvit_mm._torch import custom_op
 from halvit_mm.cost import input_channels, is_detector
-from halvit_mm.errors import UserError
+from halvit_mm.errors import UserError, warn
 
 from .network import Network
 
@@ -149,7 +149,10 @@ class DetectorNetwork(Network):
         self.shape = shape
         self.two_stages = hasattr(model, 'rpn_head')
         self.head = model.rpn_head if self.two_stages else model.bbox_head
-        self.masks = self.two_stages and _reads_masks(model.roi_head)
+        self.masks = self.two_stages and model.roi_head.with_mask
+        if self.masks and (reason := _why_no_masks(model.roi_head)):
+            warn(f'the file has boxes, scores and labels, and no masks: {reason}')
+            self.masks = False
         with torch.no_grad():
             maps = self.head(model.extract_feat(next(model.parameters()).new_zeros(1, input_channels(model), *shape)))[
                 0
@@ -256,12 +259,11 @@ def _regions(extractor: nn.Module, maps: tuple[Tensor, ...], rois: Tensor) -> Te
     return torch.ops.halvit_mm.align([*maps[: len(layers)]], rois, levels, scales, size, samples)
 
 
-def _reads_masks(roi_head: nn.Module) -> bool:
-    return (
-        roi_head.with_mask
-        and type(roi_head.mask_head).__name__ == 'FCNMaskHead'
-        and not _why_no_regions(roi_head.mask_roi_extractor)
-    )
+def _why_no_masks(roi_head: nn.Module) -> str | None:
+    """What of a mask head's masks :class:`DetectorNetwork` does not compute."""
+    if type(roi_head.mask_head).__name__ != 'FCNMaskHead':
+        return f'its mask head is {type(roi_head.mask_head).__name__}; expected FCNMaskHead'
+    return _why_no_regions(roi_head.mask_roi_extractor)
 
 
 def _why_no_regions(extractor: nn.Module) -> str | None:

@@ -15,10 +15,9 @@ from halvit_mm.cost import input_channels
 from halvit_mm.errors import UserError, warn
 from halvit_mm.io.build import load_model
 from halvit_mm.io.datasets import walk_datasets
-from halvit_mm.layers import EncoderLayer
 
 from .detector import DetectorNetwork
-from .formats import check_target, open_size, read, write
+from .formats import check_network, check_target, open_size, read, write
 from .network import Network, description, input_shape, load_network, missing_data, read_images
 from .verify import compare, compare_boxes
 
@@ -72,11 +71,7 @@ def export(
     check_target(path, precision, dynamic_batch, dynamic_size, external_data, boxes)
     shape = shape or input_shape(cfg)
     network = DetectorNetwork(load_model(cfg, checkpoint), shape) if boxes else load_network(cfg, checkpoint)
-    if dynamic_size and path.suffix == '.pt2' and (size := _largest_window(network)):
-        raise UserError(
-            f'--dynamic-size: torch.export keeps the number of windows of its example, and this model has '
-            f'window_size={size}; write .onnx instead'
-        )
+    check_network(network, path, precision, dynamic_batch, dynamic_size)
     calibration = None
     if precision == 'int8':
         calibration = _images(cfg, network, 'train_dataloader', CALIBRATION_IMAGES, shape, say, 'calibrated')
@@ -142,10 +137,6 @@ def other_sizes(shape: tuple[int, int]) -> list[tuple[int, int]]:
         (h // 4 + 1, 2 * w + 1),
         (2 * h + 1, w // 4 + 1),
     ]
-
-
-def _largest_window(network: Network) -> int:
-    return max((m.window_size for m in network.modules() if isinstance(m, EncoderLayer)), default=0)
 
 
 def _images(

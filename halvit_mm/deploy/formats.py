@@ -15,6 +15,8 @@ from torch import Tensor
 
 from halvit_mm._torch import require
 from halvit_mm.errors import UserError
+from halvit_mm.io.weights import shared_matrices
+from halvit_mm.layers import EncoderLayer
 
 from .network import Network, make_exportable
 
@@ -62,12 +64,6 @@ def check_target(
     if external_data and path.suffix != '.onnx':
         raise UserError(f'--external-data is for ONNX files; {path} is not one')
     if path.suffix == '.xml':
-        if precision == 'fp16' or dynamic_batch or dynamic_size:
-            # Seen with OpenVINO 2026.4, whose own converter is right but writes each matrix twice.
-            raise UserError(
-                f'--out {path} is not a file that OpenVINO computes right in fp16, or with an open size, where a '
-                'matrix is shared; expected fp32 or int8, and a fixed shape'
-            )
         for name, package in (('OpenVINO', 'openvino'), *([('NNCF', 'nncf')] if precision == 'int8' else [])):
             if find_spec(package) is None:
                 raise UserError(f'--out {path}: {name} is not installed; pip install {package}')
@@ -78,6 +74,25 @@ def check_target(
         raise UserError(f'--out {path} is a folder')
     if not os.access(folder, os.W_OK):
         raise UserError(f'--out {path}: folder {folder} cannot be written to')
+
+
+def check_network(network: Network, path: Path, precision: str, dynamic_batch: bool, dynamic_size: bool) -> None:
+    """Refuse a file that would be wrong for this network. Arguments are those of :func:`write`.
+
+    Raises:
+        UserError: If the format cannot hold the network for open sizes, or its shared matrices in this precision.
+    """
+    if path.suffix == '.pt2' and dynamic_size and (size := _largest_window(network)):
+        raise UserError(
+            f'--dynamic-size: torch.export keeps the number of windows of its example, and this model has '
+            f'window_size={size}; write .onnx instead'
+        )
+    if path.suffix == '.xml' and (precision == 'fp16' or dynamic_batch or dynamic_size) and shared_matrices(network):
+        # Seen with OpenVINO 2026.4, whose own converter is right but writes each matrix twice.
+        raise UserError(
+            f'--out {path} is not a file that OpenVINO computes right in fp16, or with an open size, where a '
+            'matrix is shared; expected fp32 or int8, and a fixed shape'
+        )
 
 
 def write(
@@ -110,12 +125,12 @@ def write(
 
         with tempfile.TemporaryDirectory() as folder:
             graph = Path(folder, 'graph.onnx')
-            write(network, example, graph)
+            write(network, example, graph, 'fp32', dynamic_batch, dynamic_size)
             # convert_model would write the transpose of each matrix too.
             model = openvino.Core().read_model(graph)
             if precision == 'int8':
                 model = _quantize_openvino(model, network, calibration)
-            openvino.save_model(model, path, compress_to_fp16=False)
+            openvino.save_model(model, path, compress_to_fp16=precision == 'fp16')
         return
     if precision == 'fp16':
         network.half()
@@ -145,6 +160,10 @@ def _quantize_openvino(model: Any, network: Network, calibration: Tensor) -> Any
     images = nncf.Dataset(calibration.split(1), lambda image: image.numpy())
     with redirect_stdout(sys.stderr):
         return nncf.quantize(model, images, model_type=nncf.ModelType.TRANSFORMER if transformer else None)
+
+
+def _largest_window(network: Network) -> int:
+    return max((m.window_size for m in network.modules() if isinstance(m, EncoderLayer)), default=0)
 
 
 def open_size(path: Path) -> str:

@@ -173,7 +173,7 @@ def _refuse_foreign(module: nn.Module, state_dict: Mapping[str, Tensor], prefix:
     }
     given = {name: value for name, value in state_dict.items() if name.startswith(prefix)}
     comparison = Comparison(expected, given)
-    shared, unfilled = _shared_matrices(module, prefix), comparison.unfilled
+    shared, unfilled = shared_matrices(module, prefix), comparison.unfilled
     # A shared stage of a ResNet has most names of its untied counterpart, so that only the shared matrix tells them
     # apart.
     if len(unfilled) > (1 - LEAST_FILLED) * len(comparison.expected) or (shared and shared <= {*unfilled}):
@@ -187,7 +187,7 @@ def _refuse_foreign(module: nn.Module, state_dict: Mapping[str, Tensor], prefix:
 def _advice(module: nn.Module, comparison: Comparison, prefix: str = '') -> str:
     """The likeliest reason why weights do not fit, and what to do."""
     expected, unplaced = {*comparison.expected}, comparison.unplaced
-    shared = _shared_matrices(module, prefix)
+    shared = shared_matrices(module, prefix)
     shortest = min(expected, key=len, default='')
     fronts = {name.removesuffix(shortest) for name in unplaced if shortest and name.endswith(f'.{shortest}')}
     if any({name.removeprefix(front) for name in unplaced} >= expected for front in fronts):
@@ -209,8 +209,8 @@ def _advice(module: nn.Module, comparison: Comparison, prefix: str = '') -> str:
     return 'Check that the checkpoint is of this architecture.'
 
 
-def _shared_matrices(module: nn.Module, prefix: str) -> set[str]:
-    """Names of the parameters that a module uses as they are and transposed."""
+def shared_matrices(module: nn.Module, prefix: str = '') -> set[str]:
+    """Names of the parameters that a module uses more than once: as they are and transposed, or in several layers."""
     return {
         '.'.join(filter(None, (prefix.rstrip('.'), owner, name)))
         for owner, part in module.named_modules()

@@ -84,6 +84,18 @@ def test_file_with_boxes(checkpoint, tmp_path, capfd):
     assert [len(output) for output in create_session(path).run(None, {'images': images})] == [0, 0, 0, 0]
 
 
+def test_another_mask_head_is_left_out_with_a_warning(capfd):
+    cfg = read_small(DETECTOR)
+    cfg.model.roi_head.mask_head.type = 'HTCMaskHead'
+    network = DetectorNetwork(build_model(cfg), SHAPE)
+    assert network.output_names(None) == ['boxes', 'scores', 'labels']
+    assert (
+        'the file has boxes, scores and labels, and no masks: its mask head is HTCMaskHead; expected FCNMaskHead'
+        in capfd.readouterr().err
+    )
+    assert len(network(torch.randn(1, 3, *SHAPE))) == 3
+
+
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
