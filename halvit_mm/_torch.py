@@ -10,7 +10,7 @@ from _codecs import encode
 from _compat_pickle import IMPORT_MAPPING
 from collections import Counter
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from types import SimpleNamespace
 
 import torch
@@ -66,6 +66,20 @@ def custom_op(name: str, fake: Callable) -> Callable[[Callable], Callable]:
         return operator
 
     return register
+
+
+def keep_products() -> tuple[AbstractContextManager, AbstractContextManager]:
+    """What ``checkpoint`` takes as ``context_fn`` to keep what matrix products return.
+
+    Before torch 2.4 this keeps nothing more: all products but the last of a function are done twice.
+    """
+    if torch.__version__ < '2.4':
+        return nullcontext(), nullcontext()
+    from torch.utils.checkpoint import create_selective_checkpoint_contexts
+
+    # Where a device has a kernel of its own for linear, no product stands below linear.
+    products = [getattr(torch.ops.aten, name).default for name in ('mm', 'addmm', 'linear')]
+    return create_selective_checkpoint_contexts(products)
 
 
 class ListedTypesUnpickler(pickle._Unpickler):

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from halvit_mm.arguments import Expect
 
-from .recompute import recompute
-from .shared import TiedModule, linear, transposed_view
+from .recompute import recompute_but_products
+from .shared import TiedModule
 
 
 class TiedAttention(TiedModule, nn.Module):
@@ -118,7 +118,7 @@ class TiedAttention(TiedModule, nn.Module):
         if norm is None:
             q, k, v = self._project(x)
         else:
-            q, k, v = recompute(lambda x: self._project_at_once(norm(x)), x)
+            q, k, v = recompute_but_products(lambda x: self._project(norm(x)), x)
         attn_drop = self.attn_drop if self.training else 0.0
         out = F.scaled_dot_product_attention(q, k, v, attn_mask, attn_drop, is_causal, scale=self.qk_scale)
         return out.transpose(1, 2).flatten(2)
@@ -153,11 +153,3 @@ class TiedAttention(TiedModule, nn.Module):
         k = self.linear('kv_weight', tokens, k_bias)  # key: W_kv x
         v = self.transposed_linear('kv_weight', tokens, v_bias)  # value: W_kv^T x
         return tuple(t.view(B, N, self.num_heads, self.head_dims).transpose(1, 2) for t in (q, k, v))
-
-    def _project_at_once(self, x: Tensor) -> tuple[Tensor, ...]:
-        """:meth:`_project` by one product, in front of which the backward pass stops to compute again."""
-        B, N, D = x.shape
-        key, value = self.in_and_out('kv_weight')
-        maps = torch.cat([self.way_in('q_weight'), key, transposed_view(value)])
-        out = linear(x.reshape(B * N, D), maps, self.qkv_bias)
-        return out.view(B, N, 3, self.num_heads, self.head_dims).permute(2, 0, 3, 1, 4).unbind(0)

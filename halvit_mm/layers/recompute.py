@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from halvit_mm._torch import is_dynamo_compiling, is_exporting
+from halvit_mm._torch import is_dynamo_compiling, is_exporting, keep_products
 
 # What an encoder layer computes again: its feed-forward network and norms; these and the output projection; everything
 LEVELS = ('ffn', 'all_but_attn', True)
@@ -36,6 +36,25 @@ def recompute(function: Callable, *args: Any) -> Any:
         Any: What the function returns.
     """
     return checkpoint(function, *args, use_reentrant=False) if trains() else function(*args)
+
+
+def recompute_but_products(function: Callable, *args: Any) -> Any:
+    """:func:`recompute`, but what the function's matrix products return is kept, and no product is done twice.
+
+    So everything that follows is computed as without it, bit for bit. A second backward pass through the same graph,
+    and a gradient of a gradient, raise a ``RuntimeError``.
+
+    Args:
+        function (Callable): As in :func:`recompute`.
+        *args: Its arguments.
+
+    Returns:
+        Any: What the function returns.
+    """
+    # A compiler keeps what is used behind the function, and drops the products from what it computes again.
+    if not trains() or is_dynamo_compiling():
+        return recompute(function, *args)
+    return checkpoint(function, *args, use_reentrant=False, context_fn=keep_products)
 
 
 class Recomputing:
