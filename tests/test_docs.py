@@ -180,3 +180,16 @@ def test_help_has_an_example_and_explains_each_option(tool):
     for i, line in enumerate(lines if tool not in ('train.py', 'test.py') else ()):
         if line.startswith('  -'):
             assert re.search(r'\S  +\S', line) or lines[i + 1].startswith(' ' * 20), line
+
+
+def test_which_model_is_what_was_published():
+    """The highest published top-1 at each number of bytes, and no row that does not exist."""
+    rows = json.loads((ROOT / 'docs/published.json').read_text())['beyond']['rows']
+    cells = {f'{r["method"]}, {r["params"] * r.get("bits", 32) / 8:.1f} MB, {r["top1"]}': r for r in rows}
+    text = (ROOT / 'docs/which_model.md').read_text()
+    lines = re.findall(r'^\| (\d+) \| (.+) \| (.+) \|$', text, re.MULTILINE)
+    assert len(lines) == 6
+    for limit, highest, ours in lines:
+        fitting = {text: row for text, row in cells.items() if row['params'] * row.get('bits', 32) / 8 <= int(limit)}
+        assert fitting[highest]['top1'] == max(row['top1'] for row in fitting.values())
+        assert {*ours.split('; ')} <= {*fitting}
