@@ -8,7 +8,8 @@ if ! command -v npm >/dev/null; then
   echo 'error: npm was not found; expected Node.js 20.11 or newer, from https://nodejs.org' >&2
   exit 2
 fi
-if [ ! -e node_modules/onnxruntime-web ] || [ package-lock.json -nt node_modules/.package-lock.json ]; then
+version=$(sed -n 's/.*"onnxruntime-web": "\([^"]*\)".*/\1/p' package.json)
+if ! grep -qs "\"version\": \"$version\"" node_modules/onnxruntime-web/package.json; then
   npm ci --omit=dev --no-audit --no-fund
 fi
 mkdir -p "$out/ort" "$out/models"
