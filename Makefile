@@ -8,6 +8,7 @@
 # make gpu-check  run what needs GPUs, on all GPUs of this machine, and write docs/gpu.md; without one, say what it would do
 # make docker  build the images halvit-mm (CUDA) and halvit-mm:cpu; make docker IMAGES=cpu builds one
 # make docs    build the pages in build/site, in an environment of their own; a warning or a broken link fails
+# make web     build the page that runs exported classifiers in the browser in build/web, and serve it to this machine
 # make lint    check the style of code and prose
 # make setup   what the others begin with: .venv with the tested set, once
 
@@ -20,7 +21,7 @@ DEMO_ARGS ?=
 DEMO_CONFIG := configs/digits/halvit_2xb64_digits.py
 DEMO_DIR := work_dirs/demo
 
-.PHONY: demo demo-det test test-openmmlab test-matrix tables deploy-table gpu-check docker docs lint setup
+.PHONY: demo demo-det test test-openmmlab test-matrix tables deploy-table gpu-check docker docs web lint setup
 
 setup:
 	@requirements/install.sh
@@ -80,6 +81,15 @@ docker:
 docs: setup
 	NO_MKDOCS_2_WARNING=1 uv run --quiet --isolated --no-project --with-requirements requirements/docs.txt \
 		mkdocs build --strict
+	@if command -v npm > /dev/null; then web/build.sh build/site/web; else \
+		echo 'npm was not found: build/site is without the page that runs models in the browser' >&2; fi
+
+WEB_PORT ?= 8000
+
+web:
+	web/build.sh build/web
+	@echo 'open http://127.0.0.1:$(WEB_PORT)/'
+	@python3 -m http.server $(WEB_PORT) --bind 127.0.0.1 --directory build/web
 
 lint: setup
 	ruff check .

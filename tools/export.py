@@ -38,6 +38,11 @@ def main() -> None:
         '--boxes', action='store_true', help='export a detector as a whole, to boxes, scores, labels and masks (ONNX)'
     )
     parser.add_argument(
+        '--attention',
+        action='store_true',
+        help="add a second output to a classifier's file: what its class token attends to",
+    )
+    parser.add_argument(
         '--verify', type=int, default=16, metavar='N', help='images to compare on, 0 for none (default: %(default)s)'
     )
     parser.add_argument(
@@ -61,6 +66,7 @@ def main() -> None:
             args.external_data,
             args.verify,
             args.boxes,
+            args.attention,
         )
 
 

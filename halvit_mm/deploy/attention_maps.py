@@ -1,6 +1,7 @@
 """Attention of a vision transformer's class token over an image."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,69 @@ def attention_weights(attention: TiedMultiheadAttention | MultiheadAttention, x:
     return (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1)
 
 
+class AttentionRecord:
+    """What the layers of a vision transformer attended with in a forward pass; see :func:`record_attention`.
+
+    Attributes:
+        weights (list[Tensor]): Of each layer, shape (B, heads, patches).
+        size (tuple[int, int]): Rows and columns of the patches.
+    """
+
+    def __init__(self) -> None:
+        self.weights = []
+        self.size = None
+
+    def maps(self) -> Tensor:
+        """The weights as maps over the image, shape (B, layers, heads, H / patch, W / patch)."""
+        return torch.stack(self.weights, 1).unflatten(-1, self.size)
+
+
+def check_attends(backbone: nn.Module) -> None:
+    """Refuse a backbone that has no attention of a class token over the whole image.
+
+    Raises:
+        UserError: If it is not a vision transformer, or if layers attend within windows.
+    """
+    if not isinstance(backbone, VisionTransformer):
+        raise UserError(f'{type(backbone).__name__} is not a vision transformer; expected ViT or HaLViT')
+    if getattr(backbone, 'window_size', 0):
+        raise UserError(
+            f'window_size={backbone.window_size} is not a model whose tokens attend to the whole image; expected '
+            'window_size=0'
+        )
+
+
+@contextmanager
+def record_attention(backbone: VisionTransformer) -> Iterator[AttentionRecord]:
+    """Note the attention of the class token over the patches in a forward pass.
+
+    Args:
+        backbone (VisionTransformer): mmpretrain's, or ``halvit_mm.HaLViT`` with any tie.
+
+    Yields:
+        AttentionRecord: It is filled by the next forward pass. Without a class token the weights are the mean over the
+        attention of all patches.
+    """
+    record = AttentionRecord()
+
+    def keep(attention: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        weights = attention_weights(attention, inputs[0])
+        extra = backbone.num_extra_tokens
+        record.weights.append(weights[:, :, 0, extra:] if extra else weights.mean(2))
+
+    def keep_size(embed: nn.Module, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, tuple[int, int]]) -> None:
+        # An image whose size is not a multiple of the patch size is padded.
+        record.size = outputs[1]
+
+    hooks = [layer.attn.register_forward_pre_hook(keep) for layer in backbone.layers]
+    hooks.append(backbone.patch_embed.register_forward_hook(keep_size))
+    try:
+        yield record
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 def class_attention(backbone: VisionTransformer, images: Tensor) -> Tensor:
     """Attention of the class token over the patches, in every head and layer.
 
@@ -49,29 +113,11 @@ def class_attention(backbone: VisionTransformer, images: Tensor) -> Tensor:
     Raises:
         UserError: If layers attend within windows, because no token attends to the whole image then.
     """
-    if getattr(backbone, 'window_size', 0):
-        raise UserError(
-            f'window_size={backbone.window_size} is not a model whose tokens attend to the whole image; expected '
-            'window_size=0'
-        )
-    found = []
-
-    def keep(attention: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        weights = attention_weights(attention, inputs[0])
-        extra = backbone.num_extra_tokens
-        found.append(weights[:, :, 0, extra:] if extra else weights.mean(2))
-
+    check_attends(backbone)
     backbone.eval()  # which returns None in mmpretrain's
-    hooks = [layer.attn.register_forward_pre_hook(keep) for layer in backbone.layers]
-    try:
-        with torch.no_grad():
-            backbone(images)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    # An image whose size is not a multiple of the patch size is padded.
-    rows = backbone.patch_embed(images[:1])[1][0]
-    return torch.stack(found).unflatten(-1, (rows, -1))
+    with record_attention(backbone) as record, torch.no_grad():
+        backbone(images)
+    return record.maps().transpose(0, 1)
 
 
 def visualize(
@@ -94,8 +140,7 @@ def visualize(
         UserError: If the backbone is not a vision transformer, if a layer does not exist, or if an image cannot be
             read.
     """
-    if not isinstance(model.backbone, VisionTransformer):
-        raise UserError(f'{type(model.backbone).__name__} is not a vision transformer; expected ViT or HaLViT')
+    check_attends(model.backbone)
     number = len(model.backbone.layers)
     for layer in layers or ():
         if not -number <= layer < number:

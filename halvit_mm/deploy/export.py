@@ -35,6 +35,7 @@ def export(
     external_data: bool = False,
     verify: int = 16,
     boxes: bool = False,
+    attention: bool = False,
     say: Callable[[str], None] = print,
 ) -> None:
     """Write a model to a file and compare the two. The file gets its name only if they agree.
@@ -56,6 +57,8 @@ def export(
         verify (int): Number of images to compare on; 0 skips the comparison. Defaults to 16.
         boxes (bool): Whether a detector is exported as a whole, to boxes, scores, labels and masks of one image of one
             size: an ONNX file in single precision. Defaults to False.
+        attention (bool): Whether the file of a classifier has the attention of its class token as a second output;
+            see :class:`~halvit_mm.deploy.network.Network`. Defaults to False.
         say (Callable[[str], None]): Receives progress messages. Defaults to ``print``.
 
     Raises:
@@ -68,9 +71,11 @@ def export(
         )
     if verify < 0:
         raise UserError(f'--verify {verify} is not a number of images; expected 0 or more')
-    check_target(path, precision, dynamic_batch, dynamic_size, external_data, boxes)
+    check_target(path, precision, dynamic_batch, dynamic_size, external_data, boxes, attention)
+    if boxes and attention:
+        raise UserError('--attention is for classifiers, and --boxes is of a detector; expected one of them')
     shape = shape or input_shape(cfg)
-    network = DetectorNetwork(load_model(cfg, checkpoint), shape) if boxes else load_network(cfg, checkpoint)
+    network = DetectorNetwork(load_model(cfg, checkpoint), shape) if boxes else load_network(cfg, checkpoint, attention)
     check_network(network, path, precision, dynamic_batch, dynamic_size)
     calibration = None
     if precision == 'int8':
@@ -91,7 +96,7 @@ def export(
     with tempfile.TemporaryDirectory(dir=path.parent) as folder, warnings.catch_warnings():
         warnings.simplefilter('ignore')  # torch's warnings of deprecations and of constants in a trace
         written = Path(folder, path.name)
-        metadata = description(cfg, network.model)
+        metadata = description(cfg, network, checkpoint)
         try:
             write(
                 network, example, written, precision, dynamic_batch, dynamic_size, external_data, calibration, metadata

@@ -31,7 +31,13 @@ Outputs = tuple[Tensor, ...]
 
 
 def check_target(
-    path: Path, precision: str, dynamic_batch: bool, dynamic_size: bool, external_data: bool, boxes: bool = False
+    path: Path,
+    precision: str,
+    dynamic_batch: bool,
+    dynamic_size: bool,
+    external_data: bool,
+    boxes: bool = False,
+    attention: bool = False,
 ) -> None:
     """Refuse a file that cannot be written, before anything is computed.
 
@@ -64,6 +70,8 @@ def check_target(
     if external_data and path.suffix != '.onnx':
         raise UserError(f'--external-data is for ONNX files; {path} is not one')
     if path.suffix == '.xml':
+        if attention:
+            raise UserError(f'--out {path} is not a file that OpenVINO computes right with --attention; expected .onnx')
         for name, package in (('OpenVINO', 'openvino'), *([('NNCF', 'nncf')] if precision == 'int8' else [])):
             if find_spec(package) is None:
                 raise UserError(f'--out {path}: {name} is not installed; pip install {package}')

@@ -14,10 +14,13 @@ from mmengine.registry import DATASETS, DefaultScope
 from torch import Tensor, nn
 from torch.utils.data import ConcatDataset
 
-from halvit_mm.cost import is_detector
+from halvit_mm.cost import input_channels, is_detector
 from halvit_mm.errors import UserError
 from halvit_mm.io.build import in_one_line, load_model
-from halvit_mm.io.datasets import class_names, local_files, test_pipeline, walk_datasets
+from halvit_mm.io.checkpoints import trained_classes
+from halvit_mm.io.datasets import class_names, local_files, test_pipeline, type_name, walk_datasets
+
+from .attention_maps import check_attends, record_attention
 
 
 class Network(nn.Module):
@@ -26,13 +29,22 @@ class Network(nn.Module):
     Args:
         model (nn.Module): A classifier of mmpretrain, a segmentor, or a detector of mmdet, of which it is backbone and
             neck; it is put into evaluation mode.
+        attention (bool): Whether the attention of a classifier's class token is an output, too. Defaults to False.
+
+    Raises:
+        UserError: If ``attention`` is asked of what is not a classifier with a vision transformer.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, attention: bool = False) -> None:
         super().__init__()
         self.model = model
         self.detector = is_detector(model)
+        self.attention = attention
         self.eval()
+        if attention:
+            if self.task not in ('classes', 'labels'):
+                raise UserError(f'--attention: {type(model).__name__} is not a classifier; expected one')
+            check_attends(model.backbone)
 
     @property
     def task(self) -> str | None:
@@ -47,7 +59,13 @@ class Network(nn.Module):
         return 'classes' if 'ClsHead' in kinds else None
 
     def output_names(self, images: Tensor) -> list[str]:
-        """Names of the outputs for some images: ``logits``, a detector's ``map0``, ``map1``..., or ``output0``..."""
+        """Names of the outputs for some images.
+
+        Returns:
+            list[str]: ``logits``, and ``attention`` behind it; a detector's ``map0``, ``map1``...; or ``output0``...
+        """
+        if self.attention:
+            return ['logits', 'attention']
         with torch.no_grad():
             outs = self._outputs(images)
         if len(outs) == 1 and self.task:
@@ -64,9 +82,14 @@ class Network(nn.Module):
 
         Returns:
             tuple[Tensor]: The logits, shape (B, classes), a segmentor's with (..., H, W) behind, or a detector's maps,
-            shape (B, C, H_i, W_i) each.
+            shape (B, C, H_i, W_i) each. With ``attention`` the weights of the class token for the patches are behind
+            the logits, shape (B, layers, heads, rows, columns).
         """
-        return tuple(out.float() for _, out in self._outputs(images))
+        if not self.attention:
+            return tuple(out.float() for _, out in self._outputs(images))
+        with record_attention(self.model.backbone) as record:
+            [(_, logits)] = self._outputs(images)
+        return logits.float(), record.maps().float()
 
     def _outputs(self, images: Tensor) -> list[tuple[str | int, Tensor]]:
         """Each tensor of the output, which may be one, a sequence or a mapping of them, and its name or number."""
@@ -138,9 +161,9 @@ def make_exportable(network: Network, flat: bool, open_size: bool) -> None:
         put(lambda m: type(m).__name__ == 'AdaptivePadding' and m.padding == 'corner', PadAlways)
 
 
-def load_network(cfg: Config, checkpoint: str | None = None) -> Network:
+def load_network(cfg: Config, checkpoint: str | None = None, attention: bool = False) -> Network:
     """The :class:`Network` of the model that :func:`~halvit_mm.io.build.load_model` returns for these arguments."""
-    return Network(load_model(cfg, checkpoint))
+    return Network(load_model(cfg, checkpoint), attention)
 
 
 def input_shape(cfg: Config) -> tuple[int, int]:
@@ -221,21 +244,37 @@ def _fit(image: Tensor, shape: tuple[int, int]) -> Tensor:
     return F.pad(image, (0, shape[1] - image.shape[-1], 0, shape[0] - image.shape[-2]))
 
 
-def description(cfg: Config, model: nn.Module) -> dict[str, Any]:
-    """Metadata for the users of an exported file.
+def description(cfg: Config, network: Network, checkpoint: str | None = None) -> dict[str, Any]:
+    """Metadata for the users of an exported file: all that turns an image into the input, and logits into classes.
 
     Args:
         cfg (Config): The config.
-        model (nn.Module): Its model.
+        network (Network): Of its model.
+        checkpoint (str, optional): The model's weights. Defaults to None.
 
     Returns:
-        dict[str, Any]: ``config``, ``mean``, ``std`` (of channels in RGB order, from 0 to 255) and, if the config
-        names them, ``classes``.
+        dict[str, Any]: ``config``; ``task``, that of the network; ``channels``, their order: ``'RGB'``, ``'BGR'``
+        or ``'grey'``; ``mean`` and ``std`` in this order, of values from 0 to 255; ``pipeline``, the transforms of the
+        test pipeline between the reading of an image and its packing; and, if the config or the checkpoint names
+        them, ``classes``.
     """
-    metadata = dict(config=Path(cfg.filename).name)
+    model = network.model
+    metadata = dict(config=Path(cfg.filename).name, task=network.task)
+    metadata['channels'] = 'grey' if input_channels(model) == 1 else 'RGB' if _to_rgb(model) else 'BGR'
+    metadata['pipeline'] = [
+        {**transform, 'type': type_name(transform)}
+        for transform in test_pipeline(cfg)
+        if not type_name(transform).startswith(('Load', 'Pack'))
+    ]
     for key in ('mean', 'std'):
         if (values := getattr(model.data_preprocessor, key, None)) is not None:
             metadata[key] = values.flatten().tolist()
-    if classes := class_names(cfg):
+    if classes := class_names(cfg) or trained_classes(checkpoint):
         metadata['classes'] = list(classes)
     return metadata
+
+
+def _to_rgb(model: nn.Module) -> bool:
+    """Whether a data preprocessor turns BGR, as upstream reads images, into RGB: mmpretrain's, or mmengine's."""
+    preprocessor = model.data_preprocessor
+    return bool(getattr(preprocessor, 'to_rgb', getattr(preprocessor, '_channel_conversion', False)))

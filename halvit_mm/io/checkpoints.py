@@ -133,6 +133,13 @@ def load_file(path: str | os.PathLike, map_location: str | Callable | None = 'cp
     return _check_content(path, content)
 
 
+def trained_classes(path: str | None) -> list[str] | None:
+    """Names of the classes that a checkpoint of mmengine was trained on; None if it names none."""
+    meta = load_file(path).get('meta') if path else None
+    classes = ((meta or {}).get('dataset_meta') or {}).get('classes')
+    return None if classes is None else [*classes]
+
+
 # What zipfile raises at a wrong byte: NotImplementedError if the byte names a method of compression, RuntimeError if it
 # says that a part is encrypted, EOFError if it is part of a length, the last two if it is within compressed data.
 UNREADABLE_ZIP = (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error, lzma.LZMAError)

@@ -6,6 +6,7 @@ from mmpretrain.apis import get_model
 
 from halvit_mm.deploy import create_session
 from halvit_mm.deploy.export import export, other_sizes
+from halvit_mm.deploy.formats import read as read_file
 from halvit_mm.deploy.network import load_network, read_images
 from halvit_mm.errors import UserError
 from tests.deploy.conftest import DETECTOR, HALVIT, RESNET, read, read_small
@@ -94,6 +95,32 @@ def test_images_that_cannot_be_read(digits, tmp_path):
     cfg.test_dataloader.dataset.type = 'Absent'
     with pytest.raises(UserError, match='^test_dataloader.dataset cannot be built: KeyError'):
         export(cfg, None, tmp_path / 'model.pt', verify=2)
+
+
+@pytest.mark.parametrize('name', ['model.pt2', 'model.pt'])
+def test_attention_in_other_formats(name, tmp_path):
+    said = []
+    export(read_small(HALVIT), None, tmp_path / name, verify=2, attention=True, say=said.append)
+    assert said[0].startswith('2 images: largest difference')
+    logits, attention = read_file(tmp_path / name)(torch.randn(1, 3, 32, 32))
+    assert (logits.shape, attention.shape) == ((1, 10), (1, 2, 3, 4, 4))
+    assert (0 < attention.sum((-2, -1))).all()
+    assert (attention.sum((-2, -1)) < 1).all()
+
+
+@pytest.mark.parametrize(
+    ('config', 'options', 'boxes', 'message'),
+    [
+        (RESNET, {}, False, 'SharedStageResNet is not a vision transformer; expected ViT or HaLViT'),
+        (HALVIT, {'model.backbone.window_size': 2}, False, 'window_size=2 is not a model whose tokens attend to the'),
+        (DETECTOR, {}, False, '--attention: MaskRCNN is not a classifier; expected one'),
+        (DETECTOR, {}, True, '--attention is for classifiers, and --boxes is of a detector; expected one of them'),
+    ],
+)
+def test_models_without_attention_of_a_class_token(config, options, boxes, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        export(read_small(config, **options), None, tmp_path / 'm.onnx', shape=(32, 32), boxes=boxes, attention=True)
+    assert not [*tmp_path.iterdir()]
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,7 @@ def test_int8_of_openvino_needs_nncf(tmp_path, monkeypatch):
         ),
         ('model.pt', dict(dynamic_size=True), '--dynamic-size: a TorchScript trace keeps the size'),
         ('model.pt', dict(external_data=True), '--external-data is for ONNX files'),
+        ('model.xml', dict(attention=True), 'computes right with --attention; expected .onnx'),
         ('no/such/model.onnx', {}, 'folder .*/no/such does not exist'),
     ],
 )

@@ -4,7 +4,15 @@ from mmengine.registry import MODELS
 
 from halvit_mm.data import write_digits_coco
 from halvit_mm.deploy.export import export
-from halvit_mm.deploy.network import FlatLinear, Network, input_shape, load_network, make_exportable, read_images
+from halvit_mm.deploy.network import (
+    FlatLinear,
+    Network,
+    description,
+    input_shape,
+    load_network,
+    make_exportable,
+    read_images,
+)
 from halvit_mm.errors import UserError
 from tests.deploy.conftest import DETECTOR, HALVIT, read, read_small
 from tests.utils import TINY_ARCH
@@ -57,6 +65,24 @@ def test_tasks_of_classifiers():
     assert (load_network(cfg).task, load_network(cfg).output_names(images)) == (None, ['color', 'size'])
     del cfg.model.head
     assert (load_network(cfg).task, load_network(cfg).output_names(images)) == (None, ['output0'])
+
+
+def test_description_of_other_images_and_of_trained_classes(tmp_path):
+    grey = {'model.backbone.in_channels': 1, 'data_preprocessor': dict(mean=[33.0], std=[78.6], to_rgb=False)}
+    cfg = read_small(HALVIT, **grey)
+    facts = description(cfg, load_network(cfg))
+    assert (facts['channels'], facts['mean']) == ('grey', [33.0])
+    assert 'classes' not in facts
+    cfg = read_small(HALVIT, **{'data_preprocessor.to_rgb': False})
+    saved = dict(meta=dict(dataset_meta=dict(classes=('a', 'b'))), state_dict=load_network(cfg).model.state_dict())
+    torch.save(saved, tmp_path / 'weights.pth')
+    facts = description(cfg, load_network(cfg), str(tmp_path / 'weights.pth'))
+    assert (facts['channels'], facts['classes']) == ('BGR', ['a', 'b'])
+    cfg.test_dataloader.dataset.metainfo = dict(classes=('c', 'd'))
+    assert description(cfg, load_network(cfg), str(tmp_path / 'weights.pth'))['classes'] == ['c', 'd']
+    cfg = read_small(DETECTOR)
+    facts = description(cfg, load_network(cfg))
+    assert (facts['task'], facts['channels']) == (None, 'RGB')
 
 
 @pytest.mark.parametrize('tie', ['both', 'none'])

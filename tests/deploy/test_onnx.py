@@ -7,6 +7,7 @@ import torch
 from onnx.numpy_helper import to_array
 
 from halvit_mm.deploy import create_session
+from halvit_mm.deploy.attention_maps import class_attention
 from halvit_mm.deploy.export import export, other_sizes
 from halvit_mm.deploy.network import load_network
 from halvit_mm.deploy.onnx import quantize
@@ -73,8 +74,45 @@ def test_weights_beside_the_graph(exported):
 
 def test_facts_are_in_the_file(exported):
     facts = {entry.key: json.loads(entry.value) for entry in onnx.load(exported[0]).metadata_props}
-    assert facts['classes'] == ['one', 'two']
-    assert len(facts['mean']) == len(facts['std']) == 3
+    resize = dict(type='Resize', scale=32, interpolation='bicubic', backend='pillow')
+    assert facts == dict(
+        config='halvit_2xb64_digits.py',
+        task='classes',
+        channels='RGB',
+        pipeline=[resize],
+        mean=[78.0] * 3,
+        std=[96.0] * 3,
+        classes=['one', 'two'],
+    )
+
+
+@pytest.mark.parametrize(
+    ('config', 'options'),
+    [
+        (HALVIT, {}),
+        (HALVIT, {'model.backbone.tie': 'none'}),
+        (HALVIT, {'model.backbone.with_cls_token': False, 'model.backbone.out_type': 'avg_featmap'}),
+    ],
+    ids=str,
+)
+def test_attention_equals_that_of_pytorch(config, options, checkpoint, tmp_path):
+    """At each size, and without a second copy of a matrix."""
+    cfg, said = read_small(config, **options), []
+    weights, path = checkpoint(cfg), tmp_path / 'model.onnx'
+    export(cfg, weights, path, dynamic_batch=True, dynamic_size=True, verify=2, attention=True, say=said.append)
+    assert said[0].endswith('same top-1 100.0 %')
+    assert initializer_bytes(path) <= 1.02 * unique_bytes(cfg)
+    session = create_session(path)
+    assert [output.name for output in session.get_outputs()] == ['logits', 'attention']
+    model = load_network(cfg, weights).model
+    for shape in ((2, 3, 32, 32), (1, 3, 37, 50)):
+        images = torch.randn(shape)
+        logits, attention = session.run(None, {'images': images.numpy()})
+        expected = class_attention(model.backbone, images).transpose(0, 1)
+        assert attention.shape == (shape[0], 2, 3, -(-shape[2] // 8), -(-shape[3] // 8))
+        np.testing.assert_allclose(attention, expected, atol=1e-5)
+        with torch.no_grad():
+            np.testing.assert_allclose(logits, model(images), atol=1e-4)
 
 
 def test_int8_keeps_one_copy(exported, tmp_path):

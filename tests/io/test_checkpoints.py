@@ -24,6 +24,7 @@ from halvit_mm.io.checkpoints import (
     load_file,
     read_only_data,
     read_seed,
+    trained_classes,
     written_whole,
 )
 from tests.reliability.files import old_format, reach_by_getattr
@@ -234,6 +235,19 @@ def test_latest_is_the_highest_number(tmp_path):
     save(tmp_path / 'best_accuracy_epoch_99.pth')
     (tmp_path / 'epoch_11.pth.part').write_bytes(b'')
     assert find_latest_checkpoint(tmp_path) == str(tmp_path / 'epoch_10.pth')
+
+
+def test_classes_that_a_checkpoint_was_trained_on(tmp_path):
+    path = str(tmp_path / 'epoch_1.pth')
+    for meta, expected in (
+        (dict(meta=dict(dataset_meta=dict(classes=('a', 'b')))), ['a', 'b']),
+        (dict(meta=dict(dataset_meta=None)), None),
+        (dict(meta=dict(epoch=1)), None),
+        ({}, None),
+    ):
+        torch.save(dict(state_dict=dict(w=torch.zeros(1)), **meta), path)
+        assert trained_classes(path) == expected
+    assert trained_classes(None) is None
 
 
 def test_cut_files_are_passed_over(tmp_path, caplog):
