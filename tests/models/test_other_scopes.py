@@ -1,4 +1,4 @@
-"""HaLViT in the models of packages beyond mmpretrain and mmdet, built from the packages' own configs in their scopes."""
+"""HaLViT in the models of packages beyond mmpretrain and mmdet, built from their own configs in their own scopes."""
 
 from importlib import import_module
 from importlib.util import find_spec
