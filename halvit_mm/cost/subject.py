@@ -13,7 +13,7 @@ from torch import nn
 
 from halvit_mm.errors import UserError
 from halvit_mm.io.build import build_model
-from halvit_mm.io.configs import load_config
+from halvit_mm.io.configs import load_config, scope_of
 
 from .measure import set_tf32
 from .samples import input_channels
@@ -102,7 +102,7 @@ class Subject:
         cfg = self.config()
         wrapper = {key: value for key, value in cfg.optim_wrapper.items() if key not in ('loss_scale', 'dtype')}
         wrapper['type'] = 'AmpOptimWrapper' if precision == 'amp-fp16' else 'OptimWrapper'
-        with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
+        with DefaultScope.overwrite_default_scope(scope_of(cfg)):
             return build_optim_wrapper(model, wrapper)
 
 
