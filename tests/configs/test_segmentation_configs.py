@@ -55,7 +55,7 @@ def test_builds_and_learns(path):
         assert INDEXED[path]['Parameters'] == sum(p.numel() for p in model.parameters())
     assert groups_of(cfg, model).keys() == {name for name, _ in model.named_parameters()}
 
-    # 5 patches of 16 in height, which are no whole number of windows
+    # 5 and 4 patches of 16
     images = torch.randn(2, 3, 80, 64)
     losses, _ = model.parse_losses(model(images, ground_truth(model, images), mode='loss'))
     losses.backward()
