@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import DefaultScope
 from torch import nn
@@ -95,7 +96,10 @@ class Subject:
     def model(self, settings: Settings) -> nn.Module:
         """Build the model, with random weights, on the settings' device and in their layout; set TF32 as they say."""
         set_tf32(settings.tf32)
-        return build_model(self.config()).to(settings.device, memory_format=layout(settings))
+        model = build_model(self.config())
+        if settings.device == 'cpu':  # for which torch has no batch norms of all ranks
+            model = revert_sync_batchnorm(model)
+        return model.to(settings.device, memory_format=layout(settings))
 
     def optim_wrapper(self, model: nn.Module, precision: str = 'fp32') -> OptimWrapper:
         """Build the config's optimizer in a wrapper, which scales the loss for ``'amp-fp16'``."""
