@@ -2,7 +2,7 @@
 # halvit_2xb16_digits-single.py. Its untied counterpart: --cfg-options model.backbone.tie=none, in both.
 _base_ = [
     '../_base_/datasets/digits-seg_bs8_64.py',
-    '../_base_/schedules/digits-seg_adamw_800.py',
+    '../_base_/schedules/digits-seg_adamw_1200.py',
     '../_base_/segmentation_runtime.py',
 ]
 
@@ -27,13 +27,13 @@ model = dict(
         with_cls_token=False,
         final_norm=False,
     ),
-    neck=dict(type='halvit_mm.ViTPyramid', in_channels=96, in_stride=8, out_strides=(4, 8, 16)),
+    neck=dict(type='halvit_mm.ViTPyramid', in_channels=96, in_stride=8, out_strides=(2, 4, 8)),
     decode_head=dict(
         type='UPerHead',
         in_channels=[96] * 3,
         in_index=[0, 1, 2],
         pool_scales=(1, 2, 4),
-        channels=64,
+        channels=32,
         dropout_ratio=0.1,
         num_classes=11,
         norm_cfg=dict(type='BN'),
@@ -43,10 +43,5 @@ model = dict(
     test_cfg=dict(mode='whole'),
 )
 
-optim_wrapper = dict(
-    constructor='halvit_mm.LayerDecayOptimWrapperConstructor',
-    paramwise_cfg=dict(layer_decay_rate=0.75, flat_decay_mult=0.0, custom_keys={'.pos_embed': dict(decay_mult=0.0)}),
-)
-
-default_hooks = dict(logger=dict(interval=50), checkpoint=dict(interval=400))
+default_hooks = dict(logger=dict(interval=50), checkpoint=dict(interval=600))
 randomness = dict(seed=0)

@@ -41,8 +41,8 @@ def test_columns_of_all_classes():
     assert torch.equal(first.gt_sem_seg.data.unique(), torch.arange(11))
     losses, _ = model.parse_losses(model(IMAGES, [first, second], mode='loss'))
     assert losses.isfinite()
-    # The head's maps are of stride 4, and are not resized.
-    assert forward_tensor(model, IMAGES).shape == (2, 11, 16, 24)
+    # The head's maps are of stride 2, and are not resized.
+    assert forward_tensor(model, IMAGES).shape == (2, 11, 32, 48)
 
 
 def test_labels():
