@@ -207,7 +207,7 @@ class TestFiles:
 
 
 def test_datasets_of_others(segmentor, train):
-    """Their classes are no reason to import mmseg, and a class may list its files as it likes."""
+    """mmseg is not imported for them. A class of mmseg may list its files as it likes."""
     segmentor.default_scope = 'mmpretrain'
     train.data_root = 'absent'
     check_masks(segmentor, LOADERS)
