@@ -1,5 +1,6 @@
 # make demo    train a small HaLViT on handwritten digits with two ranks, test it, count its untied counterpart
 # make demo-det  the same for Mask R-CNN: a backbone, a detector, COCO's evaluation, drawn detections
+# make demo-seg  the same for UPerNet: a backbone, a segmentor, mmseg's evaluation, drawn masks
 # make test    run the tests
 # make test-openmmlab  run what runs beside OpenMMLab's own packages without mmcv's operators, in build/stacks
 # make test-matrix  run the tests that touch upstream in an environment of each stack, or of those in STACKS='onedl-3.12'
@@ -21,7 +22,7 @@ DEMO_ARGS ?=
 DEMO_CONFIG := configs/digits/halvit_2xb64_digits.py
 DEMO_DIR := work_dirs/demo
 
-.PHONY: demo demo-det test test-openmmlab test-matrix tables deploy-table gpu-check docker docs web lint setup
+.PHONY: demo demo-det demo-seg test test-openmmlab test-matrix tables deploy-table gpu-check docker docs web lint setup
 
 setup:
 	@requirements/install.sh
@@ -35,6 +36,9 @@ demo: setup
 
 demo-det: setup
 	RANKS=$(RANKS) tools/digits_coco.sh halvit work_dirs/demo-det
+
+demo-seg: setup
+	RANKS=$(RANKS) tools/digits_seg.sh work_dirs/demo-seg
 
 test: setup
 	python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)

@@ -6,7 +6,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent.resolve()
-EXTRAS = ('onedl', 'openmmlab', 'timm', 'baselines', 'export', 'test')
+EXTRAS = ('onedl', 'openmmlab', 'segmentation', 'timm', 'baselines', 'export', 'test')
 
 
 def read_requirements(name: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 - mmengine resolves ``package::path`` in ``_base_`` for the packages in its ``MODULE2PACKAGE`` table.
 - mmpretrain's ``get_model``, ``list_models`` and inferencers know the models in its ``ModelHub``.
-- mmdet's inferencers know the models that ``BaseInferencer`` of mmengine finds in mmdet's metafiles.
+- mmdet's and mmseg's inferencers know the models that ``BaseInferencer`` of mmengine finds in the package's metafiles.
 
 Each of the three is extended once it and ``halvit_mm`` are both imported. One line that upstream prints is left out.
 """
@@ -22,8 +22,14 @@ from .errors import UserError, did_you_mean
 
 # Copies in a wheel; in a checkout, links to the folders of the same name.
 MIM = Path(__file__).parent / '.mim'
-CLASSIFIERS = ('halvit', 'shared_resnet', 'tied', 'warm_start')
-DETECTORS = ('mask_rcnn', 'retinanet')
+# The packages that a config can belong to, by its ``default_scope``: the first if it has none
+UPSTREAM = ('mmpretrain', 'mmdet', 'mmseg')
+# The folders in configs/ whose metafiles have the models of each
+FAMILIES = dict(
+    mmpretrain=('halvit', 'shared_resnet', 'tied', 'warm_start'),
+    mmdet=('mask_rcnn', 'retinanet'),
+    mmseg=('upernet', 'segmenter'),
+)
 
 
 def config_path(name: str, package: str = 'halvit_mm') -> str:
@@ -44,10 +50,7 @@ def config_path(name: str, package: str = 'halvit_mm') -> str:
     """
     spec = find_spec(package) if package.isidentifier() else None
     if spec is None or spec.origin is None:
-        hint = (
-            did_you_mean(package, ('halvit_mm', 'mmpretrain', 'mmdet'))
-            or 'expected halvit_mm or another that has configs'
-        )
+        hint = did_you_mean(package, ('halvit_mm', *UPSTREAM)) or 'expected halvit_mm or another that has configs'
         raise UserError(f'{package!r} is not an installed package; {hint}')
     folder = Path(spec.origin).parent / '.mim' / 'configs'
     if not (folder / name).is_file():
@@ -70,23 +73,27 @@ def _enter_config_prefix(utils: ModuleType) -> None:
     # mmengine looks for a distribution of this name before it looks for a module. The distribution may be another copy
     # than the imported one. No distribution has this module's name.
     utils.MODULE2PACKAGE['halvit_mm'] = __name__
+    # OneDL's table has OpenMMLab's distribution, mmsegmentation. The name of the module stands for both.
+    utils.MODULE2PACKAGE['mmseg'] = 'mmseg'
 
 
 def _enter_classifiers(model: ModuleType) -> None:
-    for metafile in _metafiles(CLASSIFIERS):
+    for metafile in _metafiles('mmpretrain'):
         model.ModelHub.register_model_index(metafile, config_prefix=MIM)
 
 
-def _enter_detectors(infer: ModuleType) -> None:
+def _enter_models(infer: ModuleType) -> None:
     upstream = infer.BaseInferencer._get_models_from_metafile
 
     def with_ours(folder: str) -> Iterator[dict]:
         yield from upstream(folder)
-        package = Path(sys.modules['mmdet'].__path__[0]) if 'mmdet' in sys.modules else None
-        if package and Path(folder) in (package / '.mim', package.parent):
-            for metafile in _metafiles(DETECTORS):
+        for name in UPSTREAM[1:]:
+            package = Path(sys.modules[name].__path__[0]) if name in sys.modules else None
+            if package is None or Path(folder) not in (package / '.mim', package.parent):
+                continue
+            for metafile in _metafiles(name):
                 for model in infer.load(metafile)['Models']:
-                    # mmdet joins this path to its own folder; an absolute path overrides the folder.
+                    # The package joins this path to its own folder; an absolute path overrides the folder.
                     yield {**model, 'Config': str(MIM / model['Config'])}
 
     infer.BaseInferencer._get_models_from_metafile = staticmethod(with_ours)
@@ -95,16 +102,19 @@ def _enter_detectors(infer: ModuleType) -> None:
 EXTENSIONS = {
     'mmengine.config.utils': _enter_config_prefix,
     'mmpretrain.apis.model': _enter_classifiers,
-    'mmengine.infer.infer': _enter_detectors,
+    'mmengine.infer.infer': _enter_models,
 }
 
 
-def _metafiles(families: tuple[str, ...]) -> list[Path]:
-    return [MIM / 'configs' / family / 'metafile.yml' for family in families]
+def _metafiles(package: str) -> list[Path]:
+    return [MIM / 'configs' / family / 'metafile.yml' for family in FAMILIES[package]]
 
 
 # OneDL's packages print at the import of these what they mean to log for those who debug.
-NOISY = {'mmpretrain.datasets', 'mmdet.datasets', 'mmdet.datasets.transforms'}
+NOISY = {
+    *('mmpretrain.datasets', 'mmdet.datasets', 'mmdet.datasets.transforms'),
+    *('mmseg.datasets', 'mmseg.datasets.transforms'),
+}
 NOISE = 'Could not import OneDL'
 
 

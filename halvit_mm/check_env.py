@@ -19,10 +19,11 @@ PACKAGES = {
     'mmcv': {'onedl': ('onedl-mmcv',), 'openmmlab': ('mmcv', 'mmcv-lite')},
     'mmpretrain': {'onedl': ('onedl-mmpretrain',), 'openmmlab': ('mmpretrain',)},
     'mmdet': {'onedl': ('onedl-mmdetection',), 'openmmlab': ('mmdet',)},
+    'mmseg': {'onedl': ('onedl-mmsegmentation',), 'openmmlab': ('mmsegmentation',)},
 }
 FAMILIES = dict(onedl='OneDL', openmmlab='OpenMMLab')
-# Without mmdet everything but detection works.
-OPTIONAL = {'mmdet'}
+# Without mmdet everything but detection works, and without mmseg everything but segmentation.
+OPTIONAL = {'mmdet', 'mmseg'}
 # What is imported only when a model is built, a training is started, or a result is drawn
 OURS = ('tying', 'models', 'train', 'launch.checks', 'deploy.infer')
 Find = Callable[[str], str | None]
@@ -212,6 +213,7 @@ def find_faults() -> list[str]:
         inside = ['mmpretrain.models', *(f'halvit_mm.{room}' for room in OURS)]
         if 'mmdet' in found and imports.get('mmcv._ext') is None:
             inside.append('mmdet.models')
+        inside += ['mmseg.models'] if 'mmseg' in found else []
         imports |= {name: check_import(name) for name in inside}
     if timm_alone() and not any(imports.values()):
         imports['halvit_mm.timm'] = check_import('halvit_mm.timm')

@@ -71,7 +71,7 @@ fi
 export MMCV_WITH_OPS=1 MAX_JOBS=${MAX_JOBS:-$(getconf _NPROCESSORS_ONLN)}
 
 # Where mmpretrain finds transformers, its import takes a fifth longer; one baseline in configs/baselines needs them.
-BESIDE='transformers|tokenizers|regex'
+BESIDE='transformers|tokenizers'
 
 has_operators() { python -c 'import torch, mmcv._ext'; }
 

@@ -71,7 +71,7 @@ def test_extras(wheel):
     archive = zipfile.ZipFile(wheel)
     metadata = archive.read(next(n for n in archive.namelist() if n.endswith('METADATA'))).decode()
     extras = {line.split()[1] for line in metadata.splitlines() if line.startswith('Provides-Extra')}
-    assert extras == {'onedl', 'openmmlab', 'timm', 'baselines', 'export', 'test'}
+    assert extras == {'onedl', 'openmmlab', 'segmentation', 'timm', 'baselines', 'export', 'test'}
     hard = [line for line in metadata.splitlines() if line.startswith('Requires-Dist') and 'extra ==' not in line]
     assert not any('mm' in line for line in hard)
 

@@ -44,8 +44,19 @@ def test_inferencer_of_detectors(name):
     assert len(listed) == len({*listed})
 
 
+def test_inferencer_of_segmentors():
+    from mmseg.apis import MMSegInferencer
+
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        listed = MMSegInferencer.list_models('mmseg', '.*halvit.*')
+        model = MMSegInferencer('segmenter_halvit-tiny_mask_8xb1-160k_ade20k-512x512', device='cpu').model
+    assert isinstance(model.backbone, HaLViT)
+    assert 'upernet_halvit-medium_8xb2-160k_ade20k-512x512' in listed
+    assert len(listed) == len({*listed})
+
+
 def test_order_of_imports_does_not_matter():
-    for modules in ('mmpretrain, halvit_mm', 'halvit_mm, mmpretrain, mmdet.datasets'):
+    for modules in ('mmpretrain, halvit_mm', 'halvit_mm, mmpretrain, mmdet.datasets, mmseg.datasets'):
         code = f'import {modules}; print(mmpretrain.list_models("halvit-tiny_8xb128_in1k"))'
         printed = run(sys.executable, '-c', code, cwd=ROOT.parent).stdout
         assert "['halvit-tiny_8xb128_in1k']" in printed
@@ -53,7 +64,8 @@ def test_order_of_imports_does_not_matter():
 
 
 def test_importing_us_imports_no_upstream_package():
-    code = 'import sys, halvit_mm; print([m for m in ("torch", "mmengine", "mmpretrain", "mmdet") if m in sys.modules])'
+    names = ('torch', 'mmengine', 'mmpretrain', 'mmdet', 'mmseg')
+    code = f'import sys, halvit_mm; print([name for name in {names} if name in sys.modules])'
     assert run(sys.executable, '-c', code).stdout.strip() == '[]'
 
 

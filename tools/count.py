@@ -1,4 +1,4 @@
-"""Print parameters, with and without head, and multiply-accumulates of classifiers and detectors.
+"""Print parameters, with and without head, and multiply-accumulates of classifiers, detectors and segmentors.
 
 example:
   python tools/count.py configs/halvit/halvit-tiny_8xb128_in1k.py mmpretrain::deit/deit-small_4xb256_in1k.py

@@ -1,6 +1,6 @@
 """Write a trained model to a file for another runtime: ONNX (M.onnx), torch.export (M.pt2), TorchScript (M.pt) or
-OpenVINO (M.xml). Of a detector that is backbone and neck, or, with --boxes, all of it. Each shared matrix is in the
-file once.
+OpenVINO (M.xml). Of a detector that is backbone and neck, or, with --boxes, all of it; of a segmentor it is all up to
+the logits of each pixel. Each shared matrix is in the file once.
 
 The file is run beside the model before it gets its name. If the two differ too much, no file is left, and the exit
 status is 2.
@@ -22,7 +22,7 @@ from halvit_mm.io.configs import OptionAction, load_config
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config of a classifier or a detector')
+    parser.add_argument('config', help='config of a classifier, a detector or a segmentor')
     parser.add_argument('checkpoint', help='its weights: .pth or .safetensors')
     parser.add_argument('--out', type=Path, required=True, metavar='FILE', help='the suffix says the format')
     parser.add_argument('--precision', choices=PRECISIONS, default='fp32', help='of the weights (default: fp32)')

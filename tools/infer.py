@@ -1,7 +1,8 @@
-"""Classify images, or detect objects in them, with a checkpoint; the config says which.
+"""Classify images, detect objects in them or segment them, with a checkpoint; the config says which.
 
-Prints a line for each image, and draws the results with --out. An image that cannot be read is named on the standard
-error and skipped. The exit status is 0; 1 if an image was skipped; 2 if there is no image or no model.
+Prints a line for each image, and draws the results with --out, beside a segmentor's masks. An image that cannot be
+read is named on the standard error and skipped. The exit status is 0; 1 if an image was skipped; 2 if there is no image
+or no model.
 
 example:
   python tools/infer.py configs/digits/halvit_2xb64_digits.py work_dirs/demo/epoch_100.pth data/digits/val \\
@@ -19,7 +20,7 @@ from halvit_mm.io.configs import OptionAction, load_config
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config of a classifier or a detector')
+    parser.add_argument('config', help='config of a classifier, a detector or a segmentor')
     parser.add_argument('checkpoint', help='its weights: a file or a URL')
     parser.add_argument('source', metavar='image_or_folder', help='in a folder, images at any depth')
     parser.add_argument('--out', metavar='DIR', help='folder to draw the results to')

@@ -1,6 +1,6 @@
 """Test a checkpoint.
 
-The command line is that of mmpretrain's or mmdet's own ``tools/test.py``, whichever the config belongs to.
+The command line is that of the ``tools/test.py`` of mmpretrain, mmdet or mmseg, whichever the config belongs to.
 """
 
 from halvit_mm.launch import run_upstream_tool

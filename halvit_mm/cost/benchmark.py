@@ -23,13 +23,13 @@ from torch import nn
 
 from .count import count_macs, count_parameters
 from .measure import autocast, inference, keep_freed_memory, time_interleaved, training_step
-from .samples import input_channels, is_detector
+from .samples import input_channels, is_detector, is_segmentor
 from .storage import activation_bytes, training_bytes, weight_file_bytes
 from .subject import Settings, Subject, random_images
 
 PACKAGES = (
-    *('torch', 'onedl-mmengine', 'onedl-mmpretrain', 'onedl-mmdetection'),
-    *('mmengine', 'mmpretrain', 'mmdet', 'timm', 'onnxruntime'),
+    *('torch', 'onedl-mmengine', 'onedl-mmpretrain', 'onedl-mmdetection', 'onedl-mmsegmentation'),
+    *('mmengine', 'mmpretrain', 'mmdet', 'mmsegmentation', 'timm', 'onnxruntime'),
 )
 
 
@@ -48,9 +48,10 @@ def count(subject: Subject, settings: Settings) -> dict[str, int]:
         macs=count_macs(model, (input_channels(model), *settings.shape)),
         weight_bytes=weight_file_bytes(model),
     )
-    # Batch norms need two values for each channel, which one small image may not have. A detector takes any size, and
-    # these two counts do not depend on it.
-    images = random_images(model, replace(settings, shape=(128, 128)) if is_detector(model) else settings, 2)
+    # Batch norms need two values for each channel, which one small image may not have. Detectors and segmentors take
+    # any size, and these two counts do not depend on it.
+    any_size = is_detector(model) or is_segmentor(model)
+    images = random_images(model, replace(settings, shape=(128, 128)) if any_size else settings, 2)
     counts['gradient_bytes'], counts['train_state_bytes'] = training_bytes(
         model, images, subject.optim_wrapper(model), subject.config().get('find_unused_parameters', False)
     )

@@ -52,10 +52,11 @@ def autocast(device: str, precision: str) -> torch.autocast | nullcontext:
 
 
 def inference(model: nn.Module, images: Tensor, precision: str = 'fp32', compiled: bool = False) -> Callable[[], None]:
-    """A function that runs one inference, up to a classifier's logits or the outputs of a detector's heads.
+    """A function that runs one inference, up to the logits of a classifier or a segmentor, or the outputs of a
+    detector's heads.
 
     Args:
-        model (nn.Module): A classifier or a detector; it is put into evaluation mode.
+        model (nn.Module): A classifier, a detector or a segmentor; it is put into evaluation mode.
         images (Tensor): Shape (B, C, H, W).
         precision (str): ``'fp32'``, ``'amp-bf16'`` or ``'amp-fp16'``. Defaults to ``'fp32'``.
         compiled (bool): Whether ``torch.compile`` compiles the model, at the first run. Defaults to False.
@@ -78,7 +79,7 @@ def training_step(
     """A function that runs one training step: forward, loss, backward, update.
 
     Args:
-        model (nn.Module): A classifier or a detector; it is put into training mode.
+        model (nn.Module): A classifier, a detector or a segmentor; it is put into training mode.
         images (Tensor): Shape (B, C, H, W).
         optim_wrapper (OptimWrapper): Over the model's parameters; for ``'amp-fp16'`` one that scales the loss.
         precision (str): As in :func:`inference`. Defaults to ``'fp32'``.

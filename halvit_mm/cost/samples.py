@@ -1,11 +1,11 @@
-"""Inputs and ground truth for calls of upstream's classifiers and detectors."""
+"""Inputs and ground truth for calls of upstream's classifiers, detectors and segmentors."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import torch
-from mmengine.structures import InstanceData
+from mmengine.structures import InstanceData, PixelData
 from torch import Tensor, nn
 
 # A COCO image shows 7.3 objects on average.
@@ -14,8 +14,17 @@ OBJECTS_PER_IMAGE = 8
 
 def is_detector(model: nn.Module) -> bool:
     """Whether a model is a detector of mmdet, which needs metadata of each image."""
+    return _has_base(model, 'mmdet.models.detectors')
+
+
+def is_segmentor(model: nn.Module) -> bool:
+    """Whether a model is a segmentor of mmseg, which has a class for each pixel."""
+    return _has_base(model, 'mmseg.models.segmentors')
+
+
+def _has_base(model: nn.Module, module: str) -> bool:
     model = getattr(model, '_orig_mod', model)  # torch.compile's wrapper has it
-    return any(base.__module__.startswith('mmdet.models.detectors') for base in type(model).__mro__)
+    return any(base.__module__.startswith(module) for base in type(model).__mro__)
 
 
 def input_channels(model: nn.Module) -> int:
@@ -28,16 +37,18 @@ def input_channels(model: nn.Module) -> int:
 
 
 def ground_truth(model: nn.Module, images: Tensor) -> list:
-    """Labels, or boxes and masks, for a training step on images of noise.
+    """Labels, boxes and masks, or classes of pixels, for a training step on images of noise.
 
     Args:
-        model (nn.Module): A classifier of mmpretrain or a detector of mmdet.
+        model (nn.Module): A classifier of mmpretrain, a detector of mmdet or a segmentor of mmseg.
         images (Tensor): Shape (B, C, H, W).
 
     Returns:
-        list: mmpretrain's ``DataSample`` of classes 0 and 1, or mmdet's ``DetDataSample`` with 8 objects of different
-        sizes and classes, for each image.
+        list: For each image mmpretrain's ``DataSample`` of classes 0 and 1, mmdet's ``DetDataSample`` with 8 objects of
+        different sizes and classes, or mmseg's ``SegDataSample`` with columns of all classes.
     """
+    if is_segmentor(model):
+        return [_columns(model, images[0].shape[-2:], images.device) for _ in images]
     if not is_detector(model):
         from mmpretrain.structures import DataSample
 
@@ -67,6 +78,15 @@ def _objects(model: nn.Module, size: tuple[int, int], device: torch.device):
         bboxes=torch.zeros(0, 4, device=device), labels=torch.zeros(0, dtype=torch.long, device=device)
     )
     return sample
+
+
+def _columns(model: nn.Module, size: tuple[int, int], device: torch.device):
+    from mmseg.structures import SegDataSample
+
+    model = getattr(model, '_orig_mod', model)
+    columns = torch.arange(size[1], device=device) * model.num_classes // size[1]
+    truth = PixelData(data=columns.expand(1, *size).clone())
+    return SegDataSample(metainfo=_metainfo(size), gt_sem_seg=truth)
 
 
 def _metainfo(size: tuple[int, int]) -> dict:
@@ -102,11 +122,12 @@ def forward_tensor(model: nn.Module, images: Tensor):
     """Run a model without the step that makes results of its outputs.
 
     Args:
-        model (nn.Module): A classifier, a detector, or any module that takes images.
+        model (nn.Module): A classifier, a detector, a segmentor, or any module that takes images.
         images (Tensor): Shape (B, C, H, W).
 
     Returns:
-        What the model returns. A detector returns the outputs of its heads for all proposals.
+        What the model returns. A detector returns the outputs of its heads for all proposals, a segmentor the logits of
+        its decode head, which are not resized to the image.
     """
     if not is_detector(model):
         return model(images)

@@ -39,7 +39,7 @@ def training_bytes(
     """Do one training step under DDP, as its only rank, and count what the step sends and keeps.
 
     Args:
-        model (nn.Module): A classifier or a detector; the step changes it.
+        model (nn.Module): A classifier, a detector or a segmentor; the step changes it.
         images (Tensor): Shape (B, C, H, W).
         optim_wrapper (OptimWrapper): Over the model's parameters.
         find_unused_parameters (bool): DDP's option, which a config may set. Defaults to False.
@@ -78,7 +78,7 @@ def activation_bytes(model: nn.Module, images: Tensor) -> int:
     """Bytes that a training step keeps for its backward pass, without parameters and buffers.
 
     Args:
-        model (nn.Module): A classifier or a detector.
+        model (nn.Module): A classifier, a detector or a segmentor.
         images (Tensor): Shape (B, C, H, W).
     """
     model.train()

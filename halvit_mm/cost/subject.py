@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import DefaultScope
 from torch import nn
 
 from halvit_mm.errors import UserError
 from halvit_mm.io.build import build_model
-from halvit_mm.io.configs import load_config
+from halvit_mm.io.configs import load_config, scope_of
 
 from .measure import set_tf32
 from .samples import input_channels
@@ -95,14 +96,17 @@ class Subject:
     def model(self, settings: Settings) -> nn.Module:
         """Build the model, with random weights, on the settings' device and in their layout; set TF32 as they say."""
         set_tf32(settings.tf32)
-        return build_model(self.config()).to(settings.device, memory_format=layout(settings))
+        model = build_model(self.config())
+        if settings.device == 'cpu':  # for which torch has no batch norms of all ranks
+            model = revert_sync_batchnorm(model)
+        return model.to(settings.device, memory_format=layout(settings))
 
     def optim_wrapper(self, model: nn.Module, precision: str = 'fp32') -> OptimWrapper:
         """Build the config's optimizer in a wrapper, which scales the loss for ``'amp-fp16'``."""
         cfg = self.config()
         wrapper = {key: value for key, value in cfg.optim_wrapper.items() if key not in ('loss_scale', 'dtype')}
         wrapper['type'] = 'AmpOptimWrapper' if precision == 'amp-fp16' else 'OptimWrapper'
-        with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
+        with DefaultScope.overwrite_default_scope(scope_of(cfg)):
             return build_optim_wrapper(model, wrapper)
 
 

@@ -1,9 +1,11 @@
-"""Classify images, or detect objects in them, with upstream's inferencers."""
+"""Classify images, detect objects in them, or segment them, with upstream's inferencers."""
 
+import copy
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
 
+import mmcv
 import numpy as np
 import torch
 from mmengine.config import Config
@@ -11,9 +13,12 @@ from mmengine.dataset import Compose, default_collate, pseudo_collate
 from mmengine.device import get_device
 from mmengine.registry import DefaultScope
 from mmengine.runner import CheckpointLoader
+from mmengine.structures import PixelData
 
+from halvit_mm._upstream import UPSTREAM
 from halvit_mm.errors import UserError
-from halvit_mm.io.datasets import class_names, test_pipeline
+from halvit_mm.io.configs import scope_of
+from halvit_mm.io.datasets import class_names, test_pipeline, type_name
 from halvit_mm.io.images import read_image
 from halvit_mm.io.weights import reading_file, require_filled
 
@@ -100,6 +105,68 @@ class Detector:
         return f'{count} detection{"" if count == 1 else "s"} above {self.score_thr:g}'
 
 
+class Segmentor:
+    """A segmentor, loaded by mmseg's ``MMSegInferencer``; arguments are those of :func:`infer`.
+
+    Images go through the config's own test pipeline, but for the transforms that load masks.
+
+    Attributes:
+        classes (list[str]): Names of the classes: those of the config's test dataset (``metainfo``), else the
+            checkpoint's, else ``'class 0'``, ``'class 1'``, ...
+    """
+
+    def __init__(self, cfg: Config, checkpoint: str, device: str) -> None:
+        from mmseg.apis import MMSegInferencer
+
+        # The inferencer takes transforms out of the config that it is given.
+        inferencer = MMSegInferencer(copy.deepcopy(cfg), weights=checkpoint, device=device, show_progress=False)
+        self.model, self.visualizer = inferencer.model, inferencer.visualizer
+        # mmseg takes the classes of Cityscapes if the checkpoint names none.
+        known = self.model.dataset_meta
+        names = [*(class_names(cfg) or known['classes'] or ())]
+        number = self.model.num_classes
+        self.classes = names if len(names) == number else [f'class {i}' for i in range(number)]
+        same = known['palette'] and self.classes == [*(known['classes'] or ())]
+        self.visualizer.set_dataset_meta(self.classes, known['palette'] if same else _palette(number))
+        self.visualizer.alpha = 0.5
+        self.pipeline = Compose([step for step in test_pipeline(cfg) if 'Annotation' not in type_name(step)])
+
+    def __call__(self, path: str, picture: np.ndarray, out_file: str | None = None) -> str:
+        """Report the classes with the most pixels; arguments as of :class:`Classifier`.
+
+        With ``out_file`` the classes are drawn over the picture. The grey levels of ``NAME_mask.png`` beside it are the
+        classes of the pixels.
+
+        Returns:
+            str: Such as ``'road 61.0 %, sky 24.2 %'``, at most five classes.
+        """
+        with torch.no_grad():
+            [sample] = self.model.test_step(pseudo_collate([self.pipeline(dict(img_path=path))]))
+        mask = sample.pred_sem_seg.data.cpu()
+        if out_file is not None:
+            self._draw(picture, mask, out_file)
+        number, pixels = mask.unique(return_counts=True)
+        largest = pixels.argsort(descending=True)[:5]
+        return ', '.join(f'{self.classes[number[i]]} {100 * pixels[i] / mask.numel():.1f} %' for i in largest)
+
+    def _draw(self, picture: np.ndarray, mask: torch.Tensor, out_file: str) -> None:
+        from mmseg.structures import SegDataSample
+
+        # A smaller picture has no space for the names.
+        times = -(-LEAST_PICTURE // min(picture.shape[:2]))
+        drawn = mask.repeat_interleave(times, 1).repeat_interleave(times, 2)
+        sample = SegDataSample(pred_sem_seg=PixelData(data=drawn))
+        picture = picture.repeat(times, 0).repeat(times, 1)
+        self.visualizer.add_datasample(out_file, picture, sample, draw_gt=False, out_file=out_file)
+        target = Path(out_file)
+        mmcv.imwrite(mask[0].numpy().astype(np.uint8), str(target.with_name(f'{target.stem}_mask.png')))
+
+
+def _palette(number: int) -> list[list[int]]:
+    """Colors of classes, always the same."""
+    return np.random.default_rng(0).integers(0, 255, (number, 3)).tolist()
+
+
 def infer(
     cfg: Config,
     checkpoint: str,
@@ -108,16 +175,17 @@ def infer(
     score_thr: float = 0.3,
     device: str | None = None,
 ) -> list[str]:
-    """Print a line for each image, with its class or the number of detections, and draw the results.
+    """Print a line for each image: its class, the number of detections, or its largest classes; and draw the results.
 
     An image that cannot be read, or that the model or its test pipeline fails on, is named on the standard error and
     skipped.
 
     Args:
-        cfg (Config): A config of mmpretrain or mmdet; its ``default_scope`` names which.
+        cfg (Config): A config of mmpretrain, mmdet or mmseg; its ``default_scope`` names which.
         checkpoint (str): Path or URL of its weights.
         source (str): An image, or a folder with images at any depth.
-        out (str, optional): Folder for drawn images, which keep their names. Defaults to None.
+        out (str, optional): Folder for drawn images, which keep their names, and for a segmentor's masks. Defaults to
+            None.
         score_thr (float): Score above which a detection is counted and drawn. Defaults to 0.3.
         device (str, optional): Device of the model. Defaults to the accelerator, if there is one, else the CPU.
 
@@ -126,11 +194,13 @@ def infer(
 
     Raises:
         UserError: If there is no image or no such checkpoint, if the weights cannot be loaded, if the images would be
-            drawn over, or if the config is neither a classifier's nor a detector's.
+            drawn over, or if the config is of another package.
     """
-    scope = cfg.get('default_scope', 'mmpretrain')
-    if scope not in ('mmpretrain', 'mmdet'):
-        raise UserError(f"default_scope={scope!r} is not a package that infers; expected 'mmpretrain' or 'mmdet'")
+    scope = scope_of(cfg)
+    if scope not in UPSTREAM:
+        raise UserError(
+            f'default_scope={scope!r} is not a package that infers; expected {" or ".join(map(repr, UPSTREAM))}'
+        )
     if '://' not in checkpoint and not Path(checkpoint).is_file():
         raise UserError(f'checkpoint {checkpoint} does not exist')
     paths = find_images(source)
@@ -147,8 +217,10 @@ def infer(
             with redirect_stdout(sys.stderr), reading_file():
                 if scope == 'mmpretrain':
                     run = Classifier(cfg, checkpoint, device)
-                else:
+                elif scope == 'mmdet':
                     run = Detector(cfg, checkpoint, device, score_thr)
+                else:
+                    run = Segmentor(cfg, checkpoint, device)
             content = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
             require_filled(run.model, content.get('state_dict', content), checkpoint)
         except UserError:

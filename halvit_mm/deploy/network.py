@@ -14,10 +14,11 @@ from mmengine.registry import DATASETS, DefaultScope
 from torch import Tensor, nn
 from torch.utils.data import ConcatDataset
 
-from halvit_mm.cost import input_channels, is_detector
+from halvit_mm.cost import input_channels, is_detector, is_segmentor
 from halvit_mm.errors import UserError
 from halvit_mm.io.build import in_one_line, load_model
 from halvit_mm.io.checkpoints import trained_classes
+from halvit_mm.io.configs import scope_of
 from halvit_mm.io.datasets import class_names, local_files, test_pipeline, type_name, walk_datasets
 
 from .attention_maps import check_attends, record_attention
@@ -27,8 +28,8 @@ class Network(nn.Module):
     """The part of a model that takes and returns tensors only.
 
     Args:
-        model (nn.Module): A classifier of mmpretrain, a segmentor, or a detector of mmdet, of which it is backbone and
-            neck; it is put into evaluation mode.
+        model (nn.Module): A classifier of mmpretrain, a segmentor of mmseg, or a detector of mmdet, of which it is
+            backbone and neck; it is put into evaluation mode.
         attention (bool): Whether the attention of a classifier's class token is an output, too. Defaults to False.
 
     Raises:
@@ -38,7 +39,7 @@ class Network(nn.Module):
     def __init__(self, model: nn.Module, attention: bool = False) -> None:
         super().__init__()
         self.model = model
-        self.detector = is_detector(model)
+        self.detector, self.segmentor = is_detector(model), is_segmentor(model)
         self.attention = attention
         self.eval()
         if attention:
@@ -51,7 +52,7 @@ class Network(nn.Module):
         """What the outputs decide: ``'classes'``, ``'labels'`` (several for an image), ``'pixels'``, or None."""
         if self.detector:
             return None
-        if hasattr(self.model, 'decode_head'):
+        if self.segmentor:
             return 'pixels'
         kinds = {base.__name__ for base in type(getattr(self.model, 'head', None)).__mro__}
         if kinds & {'MultiLabelClsHead', 'CSRAClsHead'}:
@@ -81,9 +82,10 @@ class Network(nn.Module):
             images (Tensor): Normalized images, shape (B, C, H, W).
 
         Returns:
-            tuple[Tensor]: The logits, shape (B, classes), a segmentor's with (..., H, W) behind, or a detector's maps,
-            shape (B, C, H_i, W_i) each. With ``attention`` the weights of the class token for the patches are behind
-            the logits, shape (B, layers, heads, rows, columns).
+            tuple[Tensor]: The logits, shape (B, classes), or a detector's maps, shape (B, C, H_i, W_i) each. A
+            segmentor's logits are resized to the images, as mmseg does before it takes the largest: shape
+            (B, classes, H, W). With ``attention`` the weights of the class token for the patches are behind the
+            logits, shape (B, layers, heads, rows, columns).
         """
         if not self.attention:
             return tuple(out.float() for _, out in self._outputs(images))
@@ -94,6 +96,9 @@ class Network(nn.Module):
     def _outputs(self, images: Tensor) -> list[tuple[str | int, Tensor]]:
         """Each tensor of the output, which may be one, a sequence or a mapping of them, and its name or number."""
         images = images.to(next(self.model.parameters()).dtype)
+        if self.segmentor:
+            size = images.shape[-2:]
+            return [(0, self.model.encode_decode(images, [dict(img_shape=size, pad_shape=size)] * images.shape[0]))]
         outs = self.model.extract_feat(images) if self.detector else self.model(images)
         return [*_flatten(outs)]
 
@@ -169,18 +174,23 @@ def load_network(cfg: Config, checkpoint: str | None = None, attention: bool = F
 def input_shape(cfg: Config) -> tuple[int, int]:
     """Height and width in pixels of the images that a config's test pipeline makes.
 
-    A detector's images have many shapes; for a detector it is the largest in landscape.
+    A detector's images have many shapes; for a detector it is the largest in landscape. For a segmentor it is the size
+    that its preprocessor pads the training's crops to.
 
     Raises:
         UserError: If the pipeline has no fixed size.
     """
+    preprocessor = cfg.model.get('data_preprocessor') or {}
+    if preprocessor.get('size') is not None:
+        height, width = preprocessor.size
+        return height, width
     for transform in reversed(test_pipeline(cfg)):
         size = transform.get('crop_size', transform.get('scale'))
         if isinstance(size, int):
             return size, size
         if size is not None:
             width, height = size
-            divisor = cfg.model.get('data_preprocessor', {}).get('pad_size_divisor', 1)
+            divisor = preprocessor.get('pad_size_divisor', 1)
             return math.ceil(height / divisor) * divisor, math.ceil(width / divisor) * divisor
     raise UserError(f'{cfg.filename} has no size for its test images; name one with --shape HEIGHT WIDTH')
 
@@ -203,8 +213,8 @@ def read_images(cfg: Config, model: nn.Module, loader: str, number: int, shape: 
         model (nn.Module): Its model.
         loader (str): ``'train_dataloader'`` or ``'test_dataloader'``.
         number (int): Most images to read, at equal distances in the dataset.
-        shape (tuple[int, int]): Height and width. A classifier's images of another shape are resized. A detector's are
-            padded, and made smaller before if they do not fit.
+        shape (tuple[int, int]): Height and width. A classifier's images of another shape are resized. A detector's and
+            a segmentor's are padded, and made smaller before if they do not fit.
 
     Returns:
         Tensor: Normalized images, shape (N, C, H, W).
@@ -212,10 +222,10 @@ def read_images(cfg: Config, model: nn.Module, loader: str, number: int, shape: 
     Raises:
         UserError: If the dataset or its images cannot be read.
     """
-    detects = is_detector(model)
-    collate = pseudo_collate if detects else default_collate
+    padded = is_detector(model) or is_segmentor(model)
+    collate = pseudo_collate if padded else default_collate
     images = []
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')), torch.no_grad():
+    with DefaultScope.overwrite_default_scope(scope_of(cfg)), torch.no_grad():
         parts = []
         for key, dataset in walk_datasets(cfg[loader], loader):
             with in_one_line(key):
@@ -227,7 +237,7 @@ def read_images(cfg: Config, model: nn.Module, loader: str, number: int, shape: 
             except Exception as error:
                 reason = f'{type(error).__name__}: {" ".join(str(error).split())[:200]}'
                 raise UserError(f'{loader}: image {index} cannot be read for this model: {reason}') from error
-            images.append(_fit(image, shape) if detects else _resize(image, shape))
+            images.append(_fit(image, shape) if padded else _resize(image, shape))
     return torch.cat(images)
 
 

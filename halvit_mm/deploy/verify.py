@@ -20,8 +20,13 @@ SAME_BOX, SAME_SCORE = 0.5, 1e-2
 SAME = {
     'classes': ('top-1', lambda ours, theirs: ours.argmax(1) == theirs.argmax(1)),
     'labels': ('set of labels', lambda ours, theirs: ((ours > 0) == (theirs > 0)).all(1)),
-    'pixels': ('class of a pixel', lambda ours, theirs: ours.argmax(1) == theirs.argmax(1)),
+    'pixels': ('class of a pixel', lambda ours, theirs: _classes(ours) == _classes(theirs)),
 }
+
+
+def _classes(logits: Tensor) -> Tensor:
+    """Classes of pixels; of two classes with one channel of logits, whether it is above 0."""
+    return logits.argmax(1) if logits.shape[1] > 1 else logits > 0
 
 
 @dataclass

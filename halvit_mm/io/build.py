@@ -10,6 +10,7 @@ from torch import nn
 from halvit_mm.errors import UserError
 
 from .components import check_components
+from .configs import scope_of
 from .weights import fill, read_weights
 
 
@@ -34,10 +35,12 @@ def build_model(cfg: Config) -> nn.Module:
     Raises:
         UserError: If the config has no model, or one that cannot be built of what it says.
     """
-    scope = cfg.get('default_scope') or 'mmpretrain'
+    scope = scope_of(cfg)
     model = cfg.get('model')
     if not model:
-        raise UserError(f"{cfg.filename} has no 'model'; expected the config of a classifier or a detector")
+        raise UserError(
+            f"{cfg.filename} has no 'model'; expected the config of a classifier, a detector or a segmentor"
+        )
     check_components(model, 'model', scope, 'MODELS')
     if cfg.get('data_preprocessor'):
         model = {'data_preprocessor': cfg.data_preprocessor, **model}

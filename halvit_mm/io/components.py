@@ -19,10 +19,11 @@ from mmengine.logging import MMLogger
 from mmengine.registry import Registry
 from mmengine.utils import ManagerMixin
 
+from halvit_mm._upstream import UPSTREAM
 from halvit_mm.errors import UserError, did_you_mean
 
 # Packages whose classes hand on a config with a ``type`` to a registry. What a user's class does with one is its own.
-HOSTS = ('halvit_mm', 'mmcv', 'mmdet', 'mmengine', 'mmpretrain', 'torch')
+HOSTS = ('halvit_mm', 'mmcv', 'mmengine', 'torch', *UPSTREAM)
 # Arguments whose ``type`` is of another list: an operation of mmcv's, a module for LoRA, a transform of Albumentations'
 NO_COMPONENT = ('nms', 'roi_layer', 'targets', 'Albu.transforms', 'Albumentations.transforms')
 PARTS = ('backbone', 'neck', 'head')

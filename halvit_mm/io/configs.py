@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mmengine.config import Config, DictAction
 
-from halvit_mm._upstream import MIM, config_path
+from halvit_mm._upstream import MIM, UPSTREAM, config_path
 from halvit_mm.errors import UserError, did_you_mean, warn
 
 CONFIGS = MIM / 'configs'
@@ -15,7 +15,7 @@ CONFIGS = MIM / 'configs'
 
 @cache
 def known_keys() -> tuple[str, ...]:
-    """Top-level keys that mmengine's runner, mmpretrain, mmdet or this package reads."""
+    """Top-level keys that mmengine's runner, mmpretrain, mmdet, mmseg or this package reads."""
     from mmengine.runner import Runner  # which imports torch
 
     return (
@@ -23,6 +23,11 @@ def known_keys() -> tuple[str, ...]:
         *('runner_type', 'reliability', 'custom_imports', 'tta_model', 'tta_pipeline', 'model_wrapper_cfg', 'strategy'),
         *('sync_bn', 'find_unused_parameters', 'activation_checkpointing', 'efficient_conv_bn_eval', 'compile'),
     )
+
+
+def scope_of(cfg: Config) -> str:
+    """The package that a config belongs to: its ``default_scope``, or mmpretrain."""
+    return cfg.get('default_scope') or UPSTREAM[0]
 
 
 class OptionAction(DictAction):

@@ -13,6 +13,7 @@ from halvit_mm.io.operators import calls_operators, how_to_get_cuda, lack_cuda
 from .class_check import check_classes, check_head
 from .coco_check import check_coco
 from .config import check_config, check_numbers, try_to_build
+from .mask_check import check_masks
 
 
 def check_run(cfg: Config, tool: str, args: argparse.Namespace, ranks: int | None = None) -> None:
@@ -43,6 +44,7 @@ def check_run(cfg: Config, tool: str, args: argparse.Namespace, ranks: int | Non
 
     check_coco(cfg, loaders)
     check_classes(cfg, loaders)
+    check_masks(cfg, loaders)
     check_config(cfg, tool, args)
     read_only_data(trust=args.trust_checkpoint)
     model = try_to_build(cfg, tool, args)

@@ -12,12 +12,12 @@ from types import ModuleType
 
 from mmengine.config import Config
 
-from halvit_mm._upstream import config_path
+from halvit_mm._upstream import UPSTREAM, config_path
 from halvit_mm.errors import DEBUG, UserError, did_you_mean
-from halvit_mm.io.configs import load_config, not_an_option, words_after
+from halvit_mm.io.configs import load_config, not_an_option, scope_of, words_after
 
-# In the order in which their parsers are tried
-UPSTREAM = ('mmpretrain', 'mmdet')
+# In the order in which their parsers are tried; mmseg's know no option that these do not.
+PARSERS = UPSTREAM[:2]
 HELP = f"""
 of halvit_mm:
   --trust-checkpoint    load and execute a checkpoint that carries code
@@ -78,16 +78,18 @@ def parse_command(tool: str, argv: list[str]) -> Command:
         args.config = config_path(name, scope)
         argv = [args.config if word == given else word for word in argv]
     cfg = load_config(args.config, args.cfg_options)
-    scope = cfg.get('default_scope') or 'mmpretrain'
+    scope = scope_of(cfg)
     upstream = load_upstream_tool(scope, tool)
     if scope != package:
         args = _parse(upstream, tool, argv)
+    if isinstance(getattr(args, 'resume', None), bool):  # mmseg's option takes no file
+        args.resume = 'auto' if args.resume else None
     args.trust_checkpoint = trust.trust_checkpoint
     return Command(upstream, argv, args, cfg)
 
 
 def load_upstream_tool(package: str, tool: str) -> ModuleType:
-    """Import ``tools/train.py`` or ``tools/test.py`` from the files that mmpretrain or mmdet carries for mim.
+    """Import ``tools/train.py`` or ``tools/test.py`` from the files that mmpretrain, mmdet or mmseg carries for mim.
 
     Raises:
         UserError: If the package is not installed, or if it carries no such tool.
@@ -114,7 +116,7 @@ def load_upstream_tool(package: str, tool: str) -> ModuleType:
 def _parse_first(tool: str, argv: list[str]) -> tuple[str, argparse.Namespace]:
     """The first package whose parser accepts the arguments, and the parsed arguments; exits with the first refusal."""
     refusals = []
-    for package in [name for name in UPSTREAM if importlib.util.find_spec(name)] or UPSTREAM[:1]:
+    for package in [name for name in PARSERS if importlib.util.find_spec(name)] or PARSERS[:1]:
         upstream = load_upstream_tool(package, tool)
         try:
             with redirect_stderr(io.StringIO()) as errors:

@@ -20,7 +20,7 @@ from halvit_mm.errors import UserError, did_you_mean, warn
 from halvit_mm.io.build import build_model, in_one_line
 from halvit_mm.io.checkpoints import DamagedCheckpoint, load_file
 from halvit_mm.io.components import candidates, check_components, quiet, words
-from halvit_mm.io.configs import known_keys
+from halvit_mm.io.configs import known_keys, scope_of
 from halvit_mm.io.datasets import type_name, walk_datasets
 
 OUR_RUNNER = 'halvit_mm.ResumableRunner'
@@ -56,7 +56,7 @@ def check_config(cfg: Config, tool: str, args: argparse.Namespace | None = None)
     Raises:
         UserError: The message has the key, what stands there, and the nearest name.
     """
-    scope = cfg.get('default_scope') or 'mmpretrain'
+    scope = scope_of(cfg)
     for option in getattr(args, 'cfg_options', None) or {}:
         if getattr(args, 'no_validate', False) and option.startswith(('val_dataloader.', 'val_evaluator.', 'val_cfg.')):
             raise UserError(f'--cfg-options {option}: --no-validate removes {option.partition(".")[0]}; leave out one')
@@ -117,7 +117,7 @@ def try_to_build(cfg: Config, tool: str, args: argparse.Namespace) -> nn.Module 
 
 
 def _build(cfg: Config, tool: str, args: argparse.Namespace) -> None:
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmpretrain'), quiet():
+    with DefaultScope.overwrite_default_scope(scope_of(cfg)), quiet():
         for split in _splits(tool, args):
             for key, dataset in walk_datasets(cfg.get(f'{split}_dataloader'), f'{split}_dataloader'):
                 for i, transform in enumerate(dataset.get('pipeline') or ()):

@@ -1,6 +1,7 @@
 import gc
 import sys
 
+from mmengine.registry import RUNNERS
 from torch import distributed as dist
 
 from halvit_mm.errors import errors_in_one_line
@@ -19,6 +20,7 @@ def run_upstream_tool(tool: str, argv: list[str] | None = None) -> None:
         argv (list[str], optional): Arguments of the tool. Defaults to those of the process.
     """
     from .checks import check_run  # imports mmcv, which the process that starts ranks does without
+    from .config import OUR_RUNNER
 
     with errors_in_one_line():
         command = parse_command(tool, sys.argv[1:] if argv is None else argv)
@@ -29,7 +31,10 @@ def run_upstream_tool(tool: str, argv: list[str] | None = None) -> None:
         sys.argv[1:] = command.argv
         if 'runner_type' not in command.cfg:
             # With `=` the option takes one value, whatever follows; upstream's parser adds the user's pairs.
-            sys.argv.insert(1, '--cfg-options=runner_type=halvit_mm.ResumableRunner')
+            sys.argv.insert(1, f'--cfg-options=runner_type={OUR_RUNNER}')
+        if not hasattr(command.upstream, 'RUNNERS'):
+            # mmseg's test tool, whose copy here is ours alone, asks for mmengine's runner, whatever runner_type says.
+            command.upstream.Runner = RUNNERS.get(command.cfg.get('runner_type', OUR_RUNNER))
         command.upstream.main()
     if dist.is_initialized():
         # A gloo thread that is busy when the interpreter ends aborts a rank that has finished. Destroying the group

@@ -7,7 +7,7 @@ from mmengine.device import get_device
 from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, get_file_backend
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
+from mmengine.model import is_model_wrapper, revert_sync_batchnorm
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
 from torch.utils.data import DataLoader
@@ -43,7 +43,8 @@ class ResumableRunner(Runner):
     A config selects it by ``runner_type='halvit_mm.ResumableRunner'``, under upstream's tools too. It takes mmengine's
     arguments, by keyword, and differs in these points:
 
-    - ranks without an accelerator communicate over gloo; with one GPU in sight of each, each takes that one;
+    - ranks without an accelerator communicate over gloo, and have batch norms of their own instead of ``SyncBN``;
+      with one GPU in sight of each, each takes that one;
     - loaders pin the memory of their batches where there is a GPU, unless the config says ``pin_memory``;
     - checkpoints are read as data, and refused if they carry code;
     - a checkpoint gets its name once it is whole and its weights are finite, and none is deleted before that;
@@ -84,6 +85,8 @@ class ResumableRunner(Runner):
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         if self.distributed and get_device() == 'cpu':
+            # torch's batch norms of all ranks need GPUs.
+            model = revert_sync_batchnorm(model)
             model_wrapper_cfg = wrapper_for_cpu(model_wrapper_cfg, self.cfg.get('find_unused_parameters', False))
         return super().wrap_model(model_wrapper_cfg, model)
 

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from halvit_mm.errors import UserError
 from halvit_mm.io.build import build_model
 from halvit_mm.io.checkpoints import check_writable
-from halvit_mm.io.configs import reliability
+from halvit_mm.io.configs import reliability, scope_of
 from halvit_mm.io.logits import MANIFEST, StoredLogits, read_manifest, write_manifest
 from halvit_mm.models.classifiers.distilled import load_teacher
 
@@ -76,7 +76,7 @@ def save_logits(
     teacher = load_teacher(teacher_cfg, checkpoint, preprocessor).to(get_device())
     # As the runner of the training builds it
     bad_images = bad_images_action(default_hooks(cfg.get('default_hooks') or {}, reliability(cfg)))
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmpretrain'):
+    with DefaultScope.overwrite_default_scope(scope_of(cfg)):
         dataloader = ResumableRunner.build_dataloader(checked(cfg.train_dataloader, bad_images), seed)
     if getattr(dataloader.sampler, 'endless', False):
         raise UserError(

@@ -65,6 +65,7 @@ def test_freed_memory_is_kept():
         ('halvit_2xb64_digits', 'fp32'),
         ('halvit_2xb64_digits', 'amp-bf16'),
         ('mask-rcnn_halvit_digits-coco', 'fp32'),
+        ('upernet_halvit_digits-seg', 'amp-bf16'),
     ],
 )
 def test_a_training_step_trains_and_an_inference_does_not(name, precision):

@@ -2,10 +2,18 @@ import pytest
 import torch
 from torch import nn
 
-from halvit_mm.cost.samples import OBJECTS_PER_IMAGE, all_proposals, forward_tensor, ground_truth, is_detector
+from halvit_mm.cost.samples import (
+    OBJECTS_PER_IMAGE,
+    all_proposals,
+    forward_tensor,
+    ground_truth,
+    is_detector,
+    is_segmentor,
+)
 from tests.cost.conftest import build
 
 CLASSIFIER, DETECTOR = 'halvit_2xb64_digits', 'mask-rcnn_halvit_digits-coco'
+SEGMENTOR = 'upernet_halvit_digits-seg'
 IMAGES = torch.rand(2, 3, 64, 96)
 
 
@@ -15,6 +23,26 @@ def test_detectors_are_told_from_other_models():
     assert is_detector(torch.compile(model))
     assert not is_detector(build(CLASSIFIER))
     assert not is_detector(nn.Linear(2, 2))
+    assert not is_segmentor(model)
+
+
+def test_segmentors_are_told_from_other_models():
+    model = build(SEGMENTOR)
+    assert is_segmentor(model)
+    assert is_segmentor(torch.compile(model))
+    assert not is_detector(model)
+    assert not is_segmentor(build(CLASSIFIER))
+
+
+def test_columns_of_all_classes():
+    model = build(SEGMENTOR)
+    first, second = ground_truth(model, IMAGES)
+    assert first.gt_sem_seg.data.shape == (1, 64, 96)
+    assert torch.equal(first.gt_sem_seg.data.unique(), torch.arange(11))
+    losses, _ = model.parse_losses(model(IMAGES, [first, second], mode='loss'))
+    assert losses.isfinite()
+    # The head's maps are of stride 2, and are not resized.
+    assert forward_tensor(model, IMAGES).shape == (2, 11, 32, 48)
 
 
 def test_labels():

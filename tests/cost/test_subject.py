@@ -1,7 +1,10 @@
 import pytest
 
+from halvit_mm.cost import count_parameters
+from halvit_mm.cost.benchmark import count
 from halvit_mm.cost.subject import Settings, Subject
 from halvit_mm.errors import UserError
+from tests.utils import ROOT
 
 
 class TestSettings:
@@ -28,3 +31,18 @@ def test_subject_of_a_package():
     assert subject.config().model.backbone.type == 'VisionTransformer'
     with pytest.raises(UserError, match="'no/such.py' is not a config of mmpretrain; expected one such as "):
         Subject('mmpretrain::no/such.py').config()
+
+
+def test_norms_of_all_ranks_on_the_cpu():
+    """torch has none for it, and mmseg's configs have nothing else."""
+    options = {
+        'model.decode_head.norm_cfg.type': 'SyncBN',
+        'model.backbone.arch.num_layers': 3,
+        'model.backbone.out_indices': (0, 1, 2),
+    }
+    settings = Settings(shape=(64, 64))
+    subject = Subject(str(ROOT / 'configs/digits/upernet_halvit_digits-seg.py'), options=options)
+    parameters = count_parameters(subject.model(settings))
+    counted = count(subject, settings)
+    assert counted['params'] == parameters
+    assert counted['gradient_bytes'] == 4 * parameters

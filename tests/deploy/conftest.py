@@ -15,6 +15,7 @@ HALVIT = 'configs/digits/halvit_2xb64_digits.py'
 RESNET = 'configs/digits/resnet50-pe_2xb64_digits.py'
 DETECTOR = 'configs/digits/mask-rcnn_halvit_digits-coco.py'
 SHARED_DETECTOR = 'configs/digits/mask-rcnn_resnet50-pe_digits-coco.py'
+SEGMENTOR = 'configs/digits/upernet_halvit_digits-seg.py'
 
 
 # What makes the models of these configs as small as their exports need them. Export takes its time for each layer.
@@ -30,6 +31,7 @@ SMALL = {
     },
     DETECTOR: {'model.backbone.arch.num_layers': 3, 'model.backbone.out_indices': (0, 1, 2)},
     SHARED_DETECTOR: {},
+    SEGMENTOR: {'model.backbone.arch.num_layers': 3, 'model.backbone.out_indices': (0, 1, 2)},
 }
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from halvit_mm.deploy.infer import find_images
 from tests.tools.test_training import TINY_MODEL
-from tests.utils import ROOT, run_tool
+from tests.utils import ROOT, TINY_ARCH, run_tool
 
 CONFIG = ROOT / 'configs/digits/halvit_2xb64_digits.py'
 DETECTOR = """
@@ -84,6 +84,17 @@ def detector(tmp_path_factory) -> tuple[str, str]:
     cfg = Config.fromfile(folder / 'tiny.py')
     meta = dict(classes=('zero', 'one', 'two'), palette=[(220, 20, 60), (119, 11, 32), (0, 0, 142)])
     return str(folder / 'tiny.py'), save_checkpoint(cfg, folder / 'tiny.pth', dataset_meta=meta)
+
+
+@pytest.fixture(scope='module')
+def segmentor(tmp_path_factory) -> tuple[str, str]:
+    folder = tmp_path_factory.mktemp('segmentor')
+    cfg = Config.fromfile(ROOT / 'configs/digits/upernet_halvit_digits-seg.py')
+    cfg.model.backbone.update(arch=dict(TINY_ARCH), out_indices=(0, 1, 2))
+    cfg.model.neck.in_channels = 24
+    cfg.model.decode_head.update(in_channels=[24] * 3, channels=8)
+    cfg.dump(folder / 'tiny.py')
+    return str(folder / 'tiny.py'), save_checkpoint(cfg, folder / 'tiny.pth', dataset_meta=dict(classes=None))
 
 
 @pytest.fixture
@@ -247,6 +258,41 @@ class TestDetector:
         assert told.startswith(f'skipped: {images}/line.png, 4000 x 1 pixels: error: OpenCV')
 
 
+class TestSegmentor:
+    def test_folder(self, segmentor, images, infer, tmp_path):
+        status, lines, errors = infer(*segmentor, images, '--out', tmp_path / 'drawn')
+        assert status == 1
+        assert [line.split(': ')[0] for line in lines] == [f'{images}/a.png', f'{images}/more/b.png']
+        assert len([line for line in errors if line.startswith('skipped')]) == 4
+        for name in ('a', 'more/b'):
+            assert_drawn(tmp_path / f'drawn/{name}.png', images / f'{name}.png')
+            mask = cv2.imread(str(tmp_path / f'drawn/{name}_mask.png'), cv2.IMREAD_UNCHANGED)
+            assert mask.shape == cv2.imread(str(images / f'{name}.png')).shape[:2]
+
+    def test_classes_are_what_the_model_says(self, segmentor, images, infer, tmp_path):
+        from mmseg.apis import MMSegInferencer
+
+        image = str(images / 'more/b.png')
+        with DefaultScope.overwrite_default_scope('mmseg'):
+            inferencer = MMSegInferencer(segmentor[0], segmentor[1], show_progress=False)
+            mask = inferencer(image)['predictions']
+        _, [line], _ = infer(*segmentor, image, '--out', tmp_path / 'drawn')
+        assert np.array_equal(cv2.imread(str(tmp_path / 'drawn/b_mask.png'), cv2.IMREAD_UNCHANGED), mask)
+        number, pixels = np.unique(mask, return_counts=True)
+        largest = number[pixels.argmax()]
+        name = 'background' if not largest else str(largest - 1)
+        assert line.startswith(f'{image}: {name} {100 * pixels.max() / mask.size:.1f} %')
+
+    def test_names_where_the_checkpoint_has_none(self, segmentor, images, infer, tmp_path):
+        content = torch.load(segmentor[1], weights_only=False)
+        torch.save(content['state_dict'], tmp_path / 'weights.pth')
+        cfg = Config.fromfile(segmentor[0])
+        del cfg.test_dataloader.dataset['metainfo']
+        cfg.dump(tmp_path / 'nameless.py')
+        _, [line], _ = infer(tmp_path / 'nameless.py', tmp_path / 'weights.pth', images / 'a.png')
+        assert line.startswith(f'{images}/a.png: class ')
+
+
 class TestErrors:
     def told(self, infer, *args, loading: bool = False) -> str:
         status, lines, errors = infer(*args)
@@ -294,8 +340,11 @@ class TestErrors:
         assert 'head.layers.head.weight (10, 24) instead of (3, 24)' in line
 
     def test_another_host(self, classifier, images, infer):
-        line = self.told(infer, *classifier, images, '--cfg-options', 'default_scope=mmseg')
-        assert line == "error: default_scope='mmseg' is not a package that infers; expected 'mmpretrain' or 'mmdet'"
+        line = self.told(infer, *classifier, images, '--cfg-options', 'default_scope=mmpose')
+        assert (
+            line
+            == "error: default_scope='mmpose' is not a package that infers; expected 'mmpretrain' or 'mmdet' or 'mmseg'"
+        )
 
 
 def test_find_images(images, tmp_path):

@@ -2,7 +2,7 @@ import pytest
 import torch
 from mmengine.registry import MODELS
 
-from halvit_mm.data import write_digits_coco
+from halvit_mm.data import write_digits_coco, write_digits_seg
 from halvit_mm.deploy.export import export
 from halvit_mm.deploy.network import (
     FlatLinear,
@@ -14,7 +14,7 @@ from halvit_mm.deploy.network import (
     read_images,
 )
 from halvit_mm.errors import UserError
-from tests.deploy.conftest import DETECTOR, HALVIT, read, read_small
+from tests.deploy.conftest import DETECTOR, HALVIT, SEGMENTOR, read, read_small
 from tests.utils import TINY_ARCH
 
 BACKBONE = dict(
@@ -32,6 +32,7 @@ def test_shapes_of_test_pipelines():
     assert input_shape(read('configs/halvit/halvit-tiny_8xb128_in1k.py')) == (224, 224)
     assert input_shape(read(HALVIT)) == (32, 32)
     assert input_shape(read('configs/mask_rcnn/mask-rcnn_halvit-medium_fpn_1x_coco.py')) == (800, 1344)
+    assert input_shape(read('configs/upernet/upernet_halvit-tiny_8xb2-160k_ade20k-512x512.py')) == (512, 512)
 
 
 def test_size_that_no_pipeline_names(tmp_path):
@@ -83,6 +84,22 @@ def test_description_of_other_images_and_of_trained_classes(tmp_path):
     cfg = read_small(DETECTOR)
     facts = description(cfg, load_network(cfg))
     assert (facts['task'], facts['channels']) == (None, 'RGB')
+
+
+def test_logits_of_a_segmentor_are_those_that_mmseg_compares(tmp_path):
+    write_digits_seg(tmp_path, train=1, val=2)
+    cfg = read_small(SEGMENTOR, tmp_path)
+    network = load_network(cfg)
+    images = read_images(cfg, network.model, 'test_dataloader', 2, (64, 64))
+    assert images.shape == (2, 3, 64, 64)
+    assert (network.task, network.output_names(images)) == ('pixels', ['logits'])
+    with torch.no_grad():
+        [logits] = network(images)
+        samples = network.model(images, mode='predict')
+    assert logits.shape == (2, 11, 64, 64)
+    for ours, sample in zip(logits, samples, strict=True):
+        assert torch.equal(ours, sample.seg_logits.data)
+        assert torch.equal(ours.argmax(0), sample.pred_sem_seg.data[0])
 
 
 @pytest.mark.parametrize('tie', ['both', 'none'])

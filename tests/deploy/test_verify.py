@@ -36,6 +36,8 @@ def test_what_is_compared_follows_the_task():
     found = compare([(ours,)], lambda _: (theirs,), [images], 'pixels')
     assert found.agreement == pytest.approx(39 / 40)
     assert str(found).endswith('same class of a pixel 97.5 %')
+    one = torch.tensor([1.0, -1.0, 2.0, 3.0]).view(1, 1, 2, 2)
+    assert compare([(one,)], lambda _: (one - 1.5,), [images[:1]], 'pixels').agreement == 0.75
     labels = torch.tensor([[2.0, 1.0, -1.0], [-1.0, 1.0, -2.0]])
     found = compare([(labels,)], lambda _: (labels - 1.5,), [images], 'labels')
     assert str(found).endswith('same set of labels 0.0 %')

@@ -16,6 +16,7 @@ from tests.utils import ROOT
 DIGITS = 'configs/digits/halvit_2xb64_digits.py'
 CLASSIFIER = str(Path(mmpretrain.__file__).parent / '.mim/configs/resnet/resnet18_8xb32_in1k.py')
 DETECTOR = str(Path(mmdet.__file__).parent / '.mim/configs/retinanet/retinanet_r18_fpn_1x_coco.py')
+SEGMENTOR = str(ROOT / 'configs/digits/upernet_halvit_digits-seg.py')
 
 
 @pytest.fixture(autouse=True)
@@ -82,10 +83,16 @@ def test_test(argv, values, config):
 
 
 @pytest.mark.parametrize(
-    ('config', 'package'), [(DIGITS, 'mmpretrain'), (CLASSIFIER, 'mmpretrain'), (DETECTOR, 'mmdet')]
+    ('config', 'package'),
+    [(DIGITS, 'mmpretrain'), (CLASSIFIER, 'mmpretrain'), (DETECTOR, 'mmdet'), (SEGMENTOR, 'mmseg')],
 )
 def test_the_config_says_whose_tool_it_is(config, package):
     assert package in Path(parse_command('train', [config]).upstream.__file__).parts
+
+
+def test_mmseg_resumes_by_a_flag():
+    for argv, resume in (([], None), (['--resume'], 'auto')):
+        assert parse_command('train', [SEGMENTOR, *argv]).args.resume == resume
 
 
 def refused(capsys, tool: str, argv: list[str]) -> str:
@@ -110,7 +117,7 @@ class TestWrongOptions:
 
     def test_an_option_that_only_the_second_package_knows(self, capsys, monkeypatch):
         # Today mmdet's parsers know no such option, so that the order is turned around.
-        monkeypatch.setattr('halvit_mm.launch.command.UPSTREAM', ('mmdet', 'mmpretrain'))
+        monkeypatch.setattr('halvit_mm.launch.command.PARSERS', ('mmdet', 'mmpretrain'))
         assert parse_command('train', [DIGITS, '--no-validate']).args.no_validate
         assert 'unrecognized arguments: --no-validate' in refused(capsys, 'train', [DETECTOR, '--no-validate'])
 
