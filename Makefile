@@ -41,7 +41,7 @@ demo-seg: setup
 	RANKS=$(RANKS) tools/digits_seg.sh work_dirs/demo-seg
 
 test: setup
-	python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
+	python -m pytest -n 3 --dist worksteal $(PYTEST_ARGS)
 
 # requirements/stack.sh makes the environments; tests/stacks.py has what a stack cannot run.
 STACKS ?= onedl-3.10 onedl-3.11 onedl-3.12 openmmlab

@@ -1,7 +1,7 @@
 optim_wrapper = dict(
     _scope_='mmseg',
     type='OptimWrapper',
-    optimizer=dict(_scope_='mmseg', type='AdamW', lr=1e-3, weight_decay=0.05),
+    optimizer=dict(_scope_='mmseg', type='AdamW', lr=2e-3, weight_decay=0.05),
     paramwise_cfg=dict(
         norm_decay_mult=0.0, bias_decay_mult=0.0, flat_decay_mult=0.0, custom_keys={'.pos_embed': dict(decay_mult=0.0)}
     ),
