@@ -58,7 +58,7 @@ def test_tools_read_the_checkpoint_of_a_training_by_timm(tmp_path):
     model = timm.create_model('halvit_micro_patch16_224', img_size=32, patch_size=8, depth=2, num_classes=2)
     average = ModelEmaV3(model, decay=0.9)
     torch.nn.init.ones_(average.module.head.bias)
-    args = argparse.Namespace(lr=1e-3, mean=None, decay_milestones=[90, 180], model_kwargs=dict(img_size=32))
+    args = argparse.Namespace(model='halvit_micro_patch16_224', lr=1e-3, mean=None, model_kwargs=dict(img_size=32))
     saver = CheckpointSaver(model, torch.optim.AdamW(model.parameters()), args, average, checkpoint_dir=tmp_path)
     saver.save_checkpoint(0, metric=50.0)
     weights, expected = read_weights(str(tmp_path / 'last.pth.tar')), to_mmpretrain(model.state_dict())
