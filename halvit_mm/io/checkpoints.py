@@ -5,6 +5,7 @@ mmengine 0.10.12 reads the file again without that list where it meets another t
 by which a file reaches the rest. :func:`read_only_data` ends both for the whole process.
 """
 
+import argparse
 import logging
 import lzma
 import os
@@ -53,14 +54,15 @@ def _statistic_of(owner: type, name: str) -> Callable:
 def allowed_types() -> list:
     """The types besides torch's own that a checkpoint may hold, for ``add_safe_globals`` of :mod:`torch.serialization`.
 
-    They are NumPy's numbers and arrays and mmengine's log values. The names of NumPy 1 and of NumPy 2 both stand for
-    what is installed, so that old checkpoints of upstream load.
+    They are NumPy's numbers and arrays, mmengine's log values, and the arguments that timm's and DeiT's trainings keep.
+    The names of NumPy 1 and of NumPy 2 both stand for what is installed, so that old checkpoints of upstream load.
     """
     # NumPy 1.26 has an empty np._core; np.core of NumPy 2 warns.
     multiarray = (np.core if np.__version__.startswith('1.') else np._core).multiarray
     functions = [(multiarray._reconstruct, '_reconstruct'), (multiarray.scalar, 'scalar')]
     return [
         HistoryBuffer,
+        argparse.Namespace,
         slice,
         np.ndarray,
         np.dtype,
