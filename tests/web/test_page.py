@@ -1,6 +1,7 @@
 """The page in headless Chromium, on files that tools/export.py writes of trained models and on real digits."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ import onnx
 import psutil
 import pytest
 import torch
+from filelock import FileLock
 from mmengine.dataset import Compose, default_collate
 from mmengine.registry import DefaultScope
 from onnx import TensorProto, helper
@@ -51,16 +53,21 @@ def show(node: str, site: Path, *steps: dict, problems: tuple[str, ...] = ()) ->
 @pytest.fixture(scope='module')
 def digits(tmp_path_factory) -> Path:
     """A folder with the digits, and with a HaLViT and its untied counterpart that were trained on them."""
-    folder = tmp_path_factory.mktemp('web')
-    write_digits(folder / 'data/digits')
-    for name, tie in (('digits', 'both'), ('digits-untied', 'none')):
-        short = ['train_cfg.max_epochs=12', 'param_scheduler=None', 'optim_wrapper.optimizer.lr=1e-3']
-        options = ['--cfg-options', f'model.backbone.tie={tie}', 'model.backbone.arch.num_layers=3']
-        run_tool('tools/train.py', ROOT / CONFIG, '--work-dir', name, '--no-validate', *options, *short, cwd=folder)
-        weights = find_latest_checkpoint(folder / name)
-        run_tool(
-            *('tools/export.py', ROOT / CONFIG, weights, '--out', f'{name}.onnx', '--attention', *options), cwd=folder
-        )
+    folder = tmp_path_factory.getbasetemp()
+    if 'PYTEST_XDIST_WORKER' in os.environ:  # whichever worker comes first trains for all
+        folder = folder.parent
+    folder = folder / 'web digits'
+    with FileLock(f'{folder}.lock'):
+        if not folder.exists():
+            write_digits(folder / 'data/digits')
+            for name, tie in (('digits', 'both'), ('digits-untied', 'none')):
+                short = ['train_cfg.max_epochs=12', 'param_scheduler=None', 'optim_wrapper.optimizer.lr=1e-3']
+                options = ['--cfg-options', f'model.backbone.tie={tie}', 'model.backbone.arch.num_layers=3']
+                train = ['tools/train.py', ROOT / CONFIG, '--work-dir', name, '--no-validate', *options, *short]
+                run_tool(*train, cwd=folder)
+                weights = find_latest_checkpoint(folder / name)
+                export = ['tools/export.py', ROOT / CONFIG, weights, '--out', f'{name}.onnx', '--attention', *options]
+                run_tool(*export, cwd=folder)
     return folder
 
 
