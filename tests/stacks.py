@@ -28,6 +28,7 @@ STACKS: dict[str, tuple[bool, tuple[str, ...]]] = {
             'tests/io/test_components.py::test_hooks_have_a_priority',
             'tests/io/test_components.py::test_candidates',
             'tests/io/test_operators.py::test_operators_for_the_cpu_beside_a_gpu',
+            'tests/models/test_other_scopes.py::test_pose',
             'tests/launch/test_coco_check.py',
             'tests/launch/test_coco_file.py',
             'tests/models/test_tied_model.py::test_config_is_built_counted_and_trained[tied-detr',

@@ -61,7 +61,7 @@ def test_rotated_boxes():
 
 @pytest.mark.skipif(
     find_spec('mmpose') is None,
-    reason='mmpose is not installed; its xtcocotools 1.14.3 needs NumPy 1, which the stack openmmlab-lite has',
+    reason='mmpose is not installed; its xtcocotools 1.14.3 needs NumPy 1, which the stack openmmlab has',
 )
 def test_pose():
     from mmpose.structures import PoseDataSample
