@@ -107,7 +107,7 @@ STACKS: dict[str, tuple[bool, tuple[str, ...]]] = {
         (
             'tests/layers/test_recompute.py::test_output_and_gradients_are_those_of_the_plain_layer_bit_for_bit'
             '[torch.float16',
-            'tests/layers/test_recompute.py::test_what_a_layer_keeps',
+            'tests/layers/test_recompute.py::test_what_a_layer',
             'tests/models/backbones/test_halvit.py::TestSurroundings::test_autocast[both-dtype1',
             'tests/models/backbones/test_halvit.py::TestSurroundings::test_autocast[none-dtype1',
         ),

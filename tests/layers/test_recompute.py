@@ -1,4 +1,5 @@
 import copy
+import gc
 import io
 from contextlib import nullcontext
 
@@ -10,6 +11,7 @@ from torch.nn.utils import parametrize
 
 from halvit_mm.layers import EncoderLayer, TiedEncoderLayer, TiedFFN, add_deviations
 from halvit_mm.layers.recompute import LEVELS
+from halvit_mm.layers.shared import add_slack
 from tests.models.test_tie import LowRank
 from tests.utils import assert_equal_gradients, gradients
 
@@ -28,8 +30,19 @@ def tokens(dtype=torch.double) -> torch.Tensor:
     return torch.randn(2, 7, D, dtype=dtype, generator=torch.Generator().manual_seed(1))
 
 
+def live_tensors() -> list[torch.Tensor]:
+    """All that Python holds, but for integers, of which each checkpoint has the state of the random numbers."""
+    gc.collect()
+    tensors = [one for one in gc.get_objects() if type(one) in (torch.Tensor, torch.nn.Parameter)]  # none is fake
+    return [one for one in tensors if one.is_floating_point() and one.layout == torch.strided]
+
+
 def kept_numbers(layer: torch.nn.Module, function, x: torch.Tensor) -> int:
-    """Numbers that a call keeps for the backward pass, without those of the layer; a memory counts once."""
+    """Numbers that a call keeps for the backward pass, without those of the layer; a memory counts once.
+
+    Selective checkpointing holds tensors that autograd does not: whatever tensor the call leaves behind counts too.
+    """
+    before = live_tensors()
     owned = {p.untyped_storage().data_ptr() for p in layer.parameters()}
     kept = {}
 
@@ -43,6 +56,10 @@ def kept_numbers(layer: torch.nn.Module, function, x: torch.Tensor) -> int:
     with saved_tensors_hooks(pack, lambda tensor: tensor):
         out = function(x)
     assert out.requires_grad
+    known = {tensor.untyped_storage().data_ptr() for tensor in (*before, out)}
+    for tensor in live_tensors():
+        if tensor.untyped_storage().data_ptr() not in known:
+            pack(tensor)
     return sum(numbers for numbers, _ in kept.values())
 
 
@@ -72,6 +89,14 @@ def test_what_a_layer_keeps(with_cp, expected):
     # Stochastic depth: a number for each image and branch, in fact
     dropping = make(with_cp=with_cp, drop_path_rate=0.2)
     assert kept_numbers(dropping, dropping, tokens(torch.float).requires_grad_()) <= expected + 2 * 2
+
+
+@pytest.mark.parametrize(('with_cp', 'more'), [('ffn', 2 * D + 2 * 2), ('all_but_attn', 2 * D + 2), (True, 0)])
+def test_what_a_layer_with_slack_keeps(with_cp, more):
+    """Of the values, both products besides their sum; each slack's first product has as many columns as its rank."""
+    layer = make(with_cp=with_cp)
+    add_slack(layer, 2)
+    assert kept_numbers(layer, layer, tokens(torch.float).requires_grad_()) == KEPT[with_cp] + N * more
 
 
 def test_what_a_compiled_layer_keeps():
