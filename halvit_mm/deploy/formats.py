@@ -18,7 +18,7 @@ from halvit_mm.errors import UserError
 from halvit_mm.io.weights import shared_matrices
 from halvit_mm.layers import EncoderLayer
 
-from .network import Network, make_exportable
+from .network import Network, drop_idle_parts, make_exportable
 
 FORMATS = {
     '.onnx': 'ONNX',
@@ -117,8 +117,9 @@ def write(
     """Write a network in the format of the file's suffix.
 
     Args:
-        network (Network): In single precision. It is changed: with ``'fp16'`` to half precision, and to modules that
-            compute the same; see :func:`~halvit_mm.deploy.network.make_exportable`.
+        network (Network): In single precision. It is changed: with ``'fp16'`` to half precision, to modules that
+            compute the same, and to those that the outputs need; see
+            :func:`~halvit_mm.deploy.network.make_exportable` and :func:`~halvit_mm.deploy.network.drop_idle_parts`.
         example (Tensor): Images, shape (B, C, H, W).
         path (Path): The file.
         precision (str): ``'fp32'``, ``'fp16'`` or ``'int8'``. Defaults to ``'fp32'``.
@@ -140,6 +141,7 @@ def write(
                 model = _quantize_openvino(model, network, calibration)
             openvino.save_model(model, path, compress_to_fp16=precision == 'fp16')
         return
+    drop_idle_parts(network, example)
     if precision == 'fp16':
         network.half()
     make_exportable(network, flat=path.suffix == '.onnx', open_size=dynamic_size)

@@ -145,6 +145,26 @@ class PadAlways(nn.Module):
         return F.pad(x, self.amount)
 
 
+def drop_idle_parts(network: Network, images: Tensor) -> None:
+    """Take the parts out of a model that its outputs do not need: a detector's heads, a segmentor's auxiliary head.
+
+    Files of torch.export and TorchScript would hold their weights.
+
+    Args:
+        network (Network): The network; it is changed.
+        images (Tensor): What it is run on, shape (B, C, H, W).
+    """
+    used = set()
+    hooks = [part.register_forward_hook(lambda module, *_: used.add(module)) for part in network.model.modules()]
+    with torch.no_grad():
+        network(images)
+    for hook in hooks:
+        hook.remove()
+    for name, part in network.model.named_children():
+        if any(True for _ in part.parameters()) and used.isdisjoint(part.modules()):
+            setattr(network.model, name, None)
+
+
 def make_exportable(network: Network, flat: bool, open_size: bool) -> None:
     """Put modules that compute the same, and are exported better, in place of others.
 

@@ -1,11 +1,12 @@
 from importlib.util import find_spec
 
 import pytest
+import torch
 
 from halvit_mm.deploy import formats
 from halvit_mm.deploy.export import export
 from halvit_mm.errors import UserError
-from tests.deploy.conftest import HALVIT, read, read_small, unique_bytes
+from tests.deploy.conftest import DETECTOR, HALVIT, SEGMENTOR, read, read_small, unique_bytes
 
 
 @pytest.mark.parametrize(
@@ -22,6 +23,17 @@ def test_runs_like_the_model(suffix, precision, checkpoint, tmp_path):
     weights = path.with_suffix('.bin') if suffix == 'xml' else path
     kept = unique_bytes(cfg) // (2 if precision == 'fp16' else 1)
     assert weights.stat().st_size < 1.05 * kept + 2**20  # of a program the code as well
+
+
+@pytest.mark.parametrize(('config', 'idle'), [(DETECTOR, 'rpn_head'), (SEGMENTOR, 'auxiliary_head')])
+def test_a_file_is_without_the_heads_that_it_does_not_run(config, idle, tmp_path):
+    cfg = read_small(config)
+    if config == SEGMENTOR:  # whose digits config has none
+        cfg.model.auxiliary_head = dict(type='FCNHead', in_channels=96, in_index=2, channels=32, num_classes=11)
+    export(cfg, None, tmp_path / 'model.pt2', shape=(64, 64), verify=1)
+    names = torch.export.load(tmp_path / 'model.pt2').state_dict
+    assert any(name.startswith('model.backbone') for name in names)
+    assert not [name for name in names if idle in name]
 
 
 @pytest.mark.parametrize('options', [dict(precision='fp16'), dict(dynamic_batch=True), dict(dynamic_size=True)])
