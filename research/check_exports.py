@@ -1,8 +1,8 @@
 """Write docs/exports.md's tables: models in every format, precision and kind of size, each file compared with PyTorch.
 
 A cell says how far the file is from the model on images of the digits, or why it was refused: tools/export.py's own
-words. Models have random weights, and images are read from data/digits and data/digits_coco: make demo and make
-demo-det write them. Cells are kept in a JSON file beside the page, and a second run goes on behind them.
+words. Models have random weights. Images are read from data/digits, data/digits_coco and data/digits_seg: make demo,
+demo-det and demo-seg write them. Cells are kept in a JSON file beside the page, and a second run goes on behind them.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from halvit_mm.cost.report import environment_line, markdown_table
 from halvit_mm.cost.subject import Settings, Subject
 from halvit_mm.deploy.export import export
 from halvit_mm.errors import UserError, errors_in_one_line
+from halvit_mm.io.configs import scope_of
 from halvit_mm.io.datasets import test_pipeline
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,6 +34,9 @@ MODELS = (
     ('configs/halvit/halvit-tiny_8xb128_in1k.py', {}),
     ('configs/halvit/halvit-tiny_8xb128_in1k.py', {'model.backbone.tie': 'none'}),
     ('configs/baselines/deit-small_4xb256_in1k.py', {}),
+    ('configs/halvit/halvit-tiny_8xb128_in1k.py', {'model.backbone.share': 2}),
+    ('configs/halvit/halvit-tiny_8xb128_in1k.py', {'model.backbone.tie_rank': 16}),
+    ('configs/baselines/mini-deit-small_8xb128_in1k.py', {}),
     ('configs/shared_resnet/resnet50-pe1_8xb32_in1k.py', {}),
     ('configs/baselines/resnet50_8xb32_in1k.py', {}),
     ('configs/tied/tied-swin-tiny_16xb64_in1k.py', {}),
@@ -43,15 +47,27 @@ MODELS = (
     ('configs/tied/tied-twins-svt-small_8xb128_in1k.py', {}),
     ('configs/baselines/twins-svt-small_8xb128_in1k.py', {}),
     ('configs/tied/tied-resnext50-32x4d_8xb32_in1k.py', {}),
+    ('mmpretrain::resnext/resnext50-32x4d_8xb32_in1k.py', {}),
+    ('configs/baselines/regnety-16gf_8xb128_in1k.py', {}),
     ('configs/baselines/t2t-vit-t-14_8xb64_in1k.py', {}),
     ('configs/baselines/tnt-s-p16_16xb64_in1k.py', {}),
     ('configs/baselines/cvt-13_8xb128_in1k.py', {}),
     ('configs/mask_rcnn/mask-rcnn_halvit-tiny_fpn_1x_coco.py', {}),
     ('configs/mask_rcnn/mask-rcnn_halvit-tiny_fpn_1x_coco.py', {'model.backbone.tie': 'none'}),
     ('configs/mask_rcnn/mask-rcnn_resnet50-pe1_fpn_1x_coco.py', {}),
+    ('configs/mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py', {}),
     ('configs/mask_rcnn/mask-rcnn_pvt-t_fpn_1x_coco.py', {}),
+    ('configs/mask_rcnn/mask-rcnn_pvt-v2-b0_fpn_1x_coco.py', {}),
     ('configs/retinanet/retinanet_halvit-tiny_fpn_1x_coco.py', {}),
+    ('configs/retinanet/retinanet_halvit-tiny_fpn_1x_coco.py', {'model.backbone.tie': 'none'}),
     ('configs/tied/tied-detr_r50_8xb2-150e_coco.py', {}),
+    ('mmdet::detr/detr_r50_8xb2-150e_coco.py', {}),
+    ('configs/upernet/upernet_halvit-tiny_8xb2-160k_ade20k-512x512.py', {}),
+    ('configs/upernet/upernet_deit-small_8xb2-160k_ade20k-512x512.py', {}),
+    ('configs/upernet/upernet_resnet50-pe1_4xb4-160k_ade20k-512x512.py', {}),
+    ('configs/upernet/upernet_r50_4xb4-160k_ade20k-512x512.py', {}),
+    ('configs/segmenter/segmenter_halvit-tiny_mask_8xb1-160k_ade20k-512x512.py', {}),
+    ('configs/segmenter/segmenter_deit-small_mask_8xb1-160k_ade20k-512x512.py', {}),
 )
 # Suffix, precision, whether any size is taken, whether a detector is exported as a whole
 KINDS = (
@@ -73,6 +89,7 @@ KINDS = (
     ('.xml', 'fp16', False, False),
     ('.xml', 'int8', False, False),
 )
+SHAPES = {'mmdet': (192, 256), 'mmseg': (128, 160)}  # of a classifier's images its own
 BEGIN, END = '<!-- table -->', '<!-- end of table -->'
 
 
@@ -83,17 +100,20 @@ def name_of(kind: tuple[str, str, bool, bool]) -> str:
 
 def read_config(path: str, options: dict, data: Path) -> Config:
     """A config whose images are the digits, read by its own test pipeline."""
-    cfg = Subject(str(ROOT / path), options=options).config()
+    cfg = Subject(path if '::' in path else str(ROOT / path), options=options).config()
     # No weights from the network
     for part in (cfg.model, cfg.model.get('backbone', {})):
         part.pop('init_cfg', None)
-    pipeline = test_pipeline(cfg)
+    pipeline, scope = test_pipeline(cfg), scope_of(cfg)
     for loader, split in (('train_dataloader', 'train'), ('test_dataloader', 'val')):
-        if cfg.get('default_scope') == 'mmdet':
+        if scope == 'mmdet':
             ann_file = f'annotations/instances_{split}.json'
             classes = tuple(map(str, range(10)))
             dataset = dict(type='CocoDataset', ann_file=ann_file, data_prefix=dict(img=f'{split}/'))
             dataset |= dict(data_root=str(data / 'digits_coco'), metainfo=dict(classes=classes))
+        elif scope == 'mmseg':  # whose pipeline goes with the type of the dataset
+            dataset = dict(type=cfg[loader].dataset.type, data_root=str(data / 'digits_seg'), img_suffix='.png')
+            dataset |= dict(data_prefix=dict(img_path=f'images/{split}', seg_map_path=f'annotations/{split}'))
         else:
             dataset = dict(type='CustomDataset', data_root=str(data / 'digits'), data_prefix=split)
         cfg[loader] = dict(dataset=dict(**dataset, pipeline=pipeline))
@@ -103,12 +123,11 @@ def read_config(path: str, options: dict, data: Path) -> Config:
 def check(cfg: Config, kind: tuple[str, str, bool, bool], images: int) -> dict[str, object]:
     """Export a model, and return what ``export`` says of the file: the sizes and errors, or why there is none."""
     suffix, precision, any_size, boxes = kind
-    detects = cfg.get('default_scope') == 'mmdet'
     said = []
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, f'model{suffix}')
-        options = dict(shape=(192, 256) if detects else None, dynamic_size=any_size, boxes=boxes, verify=images)
+        options = dict(shape=SHAPES.get(scope_of(cfg)), dynamic_size=any_size, boxes=boxes, verify=images)
         try:
             export(cfg, None, path, precision, say=said.append, **options)
         except UserError as error:
@@ -166,10 +185,10 @@ def main() -> None:
         kinds = [kind for kind in KINDS if any(words in name_of(kind) for words in args.kinds)]
         if not models or not kinds:
             raise UserError(f'--models {args.models} --kinds {args.kinds} is not a cell of the table')
-        missing = [folder for folder in ('digits', 'digits_coco') if not (args.data / folder).is_dir()]
+        missing = [folder for folder in ('digits', 'digits_coco', 'digits_seg') if not (args.data / folder).is_dir()]
         if missing:
             raise UserError(
-                f'--data {args.data} has no folder {missing[0]}; expected what make demo and demo-det write'
+                f'--data {args.data} has no folder {missing[0]}; expected what make demo, demo-det and demo-seg write'
             )
         kept, stack = args.out.with_suffix('.json'), environment_line(environment(Settings()))
         results = json.loads(kept.read_text()) if kept.exists() else {}
@@ -181,7 +200,7 @@ def main() -> None:
             row = cells[name]
             for kind in kinds:
                 cfg = read_config(path, options, args.data)
-                if (kind[3] and cfg.get('default_scope') != 'mmdet') or (name_of(kind) in row and not args.again):
+                if (kind[3] and scope_of(cfg) != 'mmdet') or (name_of(kind) in row and not args.again):
                     continue
                 row[name_of(kind)] = check(cfg, kind, args.images)
                 say(f'{name}, {name_of(kind)}: {row[name_of(kind)]}')

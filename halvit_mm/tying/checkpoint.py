@@ -15,7 +15,7 @@ from mmengine.runner import Runner, set_random_seed
 from torch import Tensor, nn
 
 from halvit_mm.errors import UserError
-from halvit_mm.io.build import build_model, load_model
+from halvit_mm.io.build import build_model, in_one_line, load_model
 from halvit_mm.io.checkpoints import written_whole
 from halvit_mm.io.datasets import local_files, walk_datasets
 from halvit_mm.io.weights import Comparison
@@ -127,7 +127,9 @@ def units_of(names: Sequence[str]) -> list[str]:
 def read_images(model: nn.Module, loader_cfg: dict, number: int) -> list[Tensor]:
     """Batches of normalized images, (B, C, H, W), from a config's data loader: as few as hold the wanted number."""
     batches = []
-    for data in Runner.build_dataloader(loader_cfg, seed=0):
+    with in_one_line('the data loader'):
+        loader = Runner.build_dataloader(loader_cfg, seed=0)
+    for data in loader:
         batches.append(model.data_preprocessor(data, training=False)['inputs'])
         if sum(map(len, batches)) >= number:
             break

@@ -1,7 +1,8 @@
-from check_exports import KINDS, check, name_of, read_config, tables
+from check_exports import KINDS, MODELS, check, name_of, read_config, tables
 
-from halvit_mm.data import write_digits
-from tests.deploy.conftest import HALVIT, SMALL
+from halvit_mm.data import write_digits, write_digits_seg
+from tests.deploy.conftest import HALVIT, SEGMENTOR, SMALL
+from tests.utils import ROOT
 
 
 def test_cells(tmp_path):
@@ -20,3 +21,15 @@ def test_cells(tmp_path):
     assert '| a model | 0.000 % | [1] | 0.0' in '\n'.join(lines)
     assert '| a model |  | [2] | [2] | 1.500 %, same class 88 % |' in lines
     assert lines[-1] == '2. refused: the file is not right'
+
+
+def test_every_family_is_in_the_table():
+    families = {path.parent.name for path in (ROOT / 'configs').glob('*/*.py')}
+    families -= {'_base_', 'warm_start', 'fashion', 'elpv'}  # models of other families
+    assert families <= {path.split('/')[1] for path, _ in MODELS}
+
+
+def test_a_segmentor_is_read_with_the_dataset_of_its_config(tmp_path):
+    write_digits_seg(tmp_path / 'digits_seg', train=1, val=2)
+    cell = check(read_config(SEGMENTOR, SMALL[SEGMENTOR], tmp_path), ('.pt', 'fp32', False, False), 2)
+    assert cell == dict(sizes=1, error=0.0, same=100.0)

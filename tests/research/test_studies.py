@@ -1,8 +1,6 @@
 import json
 
-import numpy as np
 import pytest
-import study_fashion
 import torch
 from mmpretrain.registry import MODELS
 from variants import train_variant
@@ -119,36 +117,3 @@ def test_a_training_that_fails_is_told(tmp_path):
     with pytest.raises(UserError, match=r'the training in .*/variant failed; see .*/variant/output\.log'):
         train_variant(command, tmp_path / 'variant')
     assert 'none.py does not exist' in (tmp_path / 'variant/output.log').read_text()
-
-
-def test_fashion_study(tmp_path):
-    """One training for a rate that is left to choose, on images in the files' own format; the others are known."""
-    folder = tmp_path / 'data/FashionMNIST/raw'
-    folder.mkdir(parents=True)
-    random = np.random.default_rng(0)
-    for name, number in (('train', 128), ('t10k', 64)):
-        for kind, shape in (('images-idx3', (number, 28, 28)), ('labels-idx1', (number,))):
-            head = b''.join(n.to_bytes(4, 'big') for n in (2048 + len(shape), *shape))
-            values = random.integers(0, 256 if len(shape) > 1 else 10, shape, np.uint8)
-            (folder / f'{name}-{kind}-ubyte').write_bytes(head + values.tobytes())
-    short = ('train_cfg.max_epochs=1', 'train_cfg.val_interval=1', 'param_scheduler=None')
-    short += ('train_dataloader.dataset.indices=128', 'val_dataloader.dataset.indices=64')
-    kept = tmp_path / 'study_fashion.json'
-    known = {
-        **{f'untied, lr {rate}, seed 100': top1 for rate, top1 in (('0.0005', 80), ('0.001', 82), ('0.002', 81))},
-        **{f'tied, lr {rate}, seed 100': 79 for rate in ('0.0005', '0.001')},
-        **{f'untied, lr 0.001, seed {seed}': 80 for seed in (0, 1)},
-        **{f'tied, lr 0.0005, seed {seed}': 79 for seed in (0, 1)},
-    }
-    kept.write_text(json.dumps({', '.join((key, *short)): top1 for key, top1 in known.items()}))
-    tool = ('research/study_fashion.py', '--only', 'untied', 'tied', '--seeds', '0', '1', '--jobs', '1', '--out', '.')
-    shown = run_tool(*tool, '--cfg-options', *short, cwd=tmp_path).stdout
-    reached = json.loads(kept.read_text())[', '.join(('tied, lr 0.002, seed 100', *short))]
-    assert 0 < reached < 40  # of images and labels without a relation
-    lines = (tmp_path / 'study_fashion.md').read_text().splitlines()
-    size = study_fashion.parameters(study_fashion.HALVIT, [])
-    assert f'| tied | {size:,} | 0.0005 | 79.00 | 79.00 | 79.00 | -1.00 ± 0.00 |' in lines
-    assert f'| tied | {size:,} | 0.0005 |' in shown
-    assert (tmp_path / 'study_fashion.png').is_file()
-    failed = run_tool(*tool, '--seeds', '100', cwd=tmp_path, check=False)
-    assert '--seeds 100 is the seed that chooses the rates; expected others' in failed.stdout

@@ -9,7 +9,7 @@ from mmpretrain.registry import MODELS
 from halvit_mm.data.digits import write_digits
 from halvit_mm.errors import UserError
 from halvit_mm.models import HaLViT, SharedStageResNet
-from halvit_mm.tying.checkpoint import tie_checkpoint, tie_weights
+from halvit_mm.tying.checkpoint import read_images, tie_checkpoint, tie_weights
 from tests.tying.conftest import SMALL, images, make_vit
 from tests.utils import ROOT, TINY_ARCH, run_tool, untie_state_dict
 
@@ -126,3 +126,10 @@ def test_blocks_from_the_tenth_on_are_compared():
     plain.layer3[12].conv2 = torch.nn.Conv2d(32, 32, 5, bias=False)
     with pytest.raises(UserError, match=r'layer3\.12\.conv2\.weight \(32, 32, 5, 5\) instead of \(32, 32, 3, 3\)$'):
         tie_weights(plain, tied, 'mean')
+
+
+def test_data_that_cannot_be_built_is_told_in_one_line(tmp_path):
+    cfg = Config.fromfile(CONFIG)
+    cfg.val_dataloader.dataset.data_root = str(tmp_path)
+    with pytest.raises(UserError, match=r'^the data loader cannot be built: FileNotFoundError: .*val'):
+        read_images(make_vit('none'), cfg.val_dataloader, 8)

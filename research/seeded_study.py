@@ -1,0 +1,191 @@
+"""Trainings of variants of a model over seeds: top-1 with intervals, the same effort for each variant.
+
+For each variant the learning rate is chosen by one shorter training each, on held-out images. Then the variant is
+trained with that rate over seeds, and tested once each on the images for testing. Each training is one process of one
+thread. Results are kept in a JSON file, and a second call goes on from there.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from threading import Lock
+
+from charts import scatter
+from compare_untied import difference, interval
+from study_digits import parameters
+from variants import train_variant
+
+from halvit_mm.cost.report import markdown_table
+from halvit_mm.errors import UserError, errors_in_one_line
+
+ROOT = Path(__file__).resolve().parents[1]
+RATES = (5e-4, 1e-3, 2e-3)
+CHOICE_SEED = 100  # of the trainings that choose a rate
+
+
+@dataclass
+class Variant:
+    """A model of a study.
+
+    Attributes:
+        config (Path): Its config.
+        options (tuple[str, ...]): ``KEY=VALUE``, merged into the config.
+        baseline (str): The variant that it is compared with.
+        teacher (str, optional): The variant whose trained model of the same seed teaches. Defaults to None.
+        start (tuple[str, ...], optional): Options of ``tools/tie_checkpoint.py``, which makes the first weights from
+            those of the trained baseline of the same seed. Defaults to None, which means random weights.
+    """
+
+    config: Path
+    options: tuple[str, ...]
+    baseline: str
+    teacher: str | None = None
+    start: tuple[str, ...] | None = None
+
+
+@dataclass
+class Design:
+    """What a study trains.
+
+    Attributes:
+        name (str): Of its files, ``study_NAME``.
+        variants (dict[str, Variant]): By name.
+        choice_epochs (int): Of the trainings that choose a rate.
+        test (tuple[str, ...]): ``KEY=VALUE`` that evaluates on the images for testing, in place of the held-out ones.
+        report (str): The page; ``{table}``, ``{rates}``, ``{choice_seed}`` and ``{choice_epochs}`` are filled in.
+    """
+
+    name: str
+    variants: dict[str, Variant]
+    choice_epochs: int
+    test: tuple[str, ...]
+    report: str
+
+
+class Study:
+    """Trainings whose results are kept.
+
+    Args:
+        design (Design): What is trained.
+        kept (Path): The JSON file.
+        work_dir (Path): Of the trainings.
+        options (tuple[str, ...]): ``KEY=VALUE``, merged into every config.
+    """
+
+    def __init__(self, design: Design, kept: Path, work_dir: Path, options: tuple[str, ...] = ()) -> None:
+        self.design, self.kept, self.work_dir, self.options = design, kept, work_dir.absolute(), options
+        self.top1 = json.loads(kept.read_text()) if kept.exists() else {}
+        self._lock, self._locks = Lock(), defaultdict(Lock)
+
+    def train(self, name: str, rate: float, seed: int) -> float:
+        """Top-1 of a variant; with ``CHOICE_SEED`` on the held-out images."""
+        key = self._key(name, rate, seed)
+        with self._locks[key]:
+            if key not in self.top1:
+                self._run(name, rate, seed)
+        print(f'{key}: {self.top1[key]:.2f} %', flush=True)
+        return self.top1[key]
+
+    def rate_of(self, name: str) -> float:
+        """The learning rate of the best top-1 on the held-out images."""
+        return max(RATES, key=lambda rate: self.train(name, rate, CHOICE_SEED))
+
+    def reach(self, name: str, seeds: list[int]) -> tuple[float, list[float]]:
+        """The learning rate of a variant and the top-1 of each seed."""
+        rate = self.rate_of(name)
+        return rate, [self.train(name, rate, seed) for seed in seeds]
+
+    def _key(self, name: str, rate: float, seed: int) -> str:
+        return ', '.join([name, f'lr {rate:g}', f'seed {seed}', *self.options])
+
+    def _folder(self, key: str) -> Path:
+        return self.work_dir / key.replace(', ', '_').replace(' ', '-')
+
+    def _run(self, name: str, rate: float, seed: int) -> None:
+        variant, key = self.design.variants[name], self._key(name, rate, seed)
+        options = [f'optim_wrapper.optimizer.lr={rate:g}', f'randomness.seed={seed}']
+        if seed == CHOICE_SEED:
+            epochs = self.design.choice_epochs
+            options += [f'train_cfg.max_epochs={epochs}', f'train_cfg.val_interval={epochs}']
+        else:
+            options += self.design.test
+        if variant.teacher:
+            options.append(f'model.teacher_checkpoint={self._checkpoint(variant.teacher, seed)}')
+        if variant.start is not None:
+            options.append(f'load_from={self._start(variant, seed, self._folder(key) / "start.pth")}')
+        command = [str(ROOT / 'tools/train.py'), str(variant.config)]
+        value = train_variant(command, self._folder(key), [*variant.options, *options, *self.options])
+        with self._lock:
+            self.top1[key] = value
+            self.kept.write_text(json.dumps(dict(sorted(self.top1.items())), indent=1) + '\n')
+
+    def _checkpoint(self, name: str, seed: int) -> Path:
+        """The trained weights of a variant, which is trained anew if only its result is left."""
+        rate = self.rate_of(name)
+        key = self._key(name, rate, seed)
+        with self._locks[key]:
+            if not (found := [*self._folder(key).glob('epoch_*.pth')]):
+                self._run(name, rate, seed)
+                found = [*self._folder(key).glob('epoch_*.pth')]
+        return found[0]
+
+    def _start(self, variant: Variant, seed: int, out: Path) -> Path:
+        baseline = self.design.variants[variant.baseline]
+        command = [ROOT / 'tools/tie_checkpoint.py', baseline.config, self._checkpoint(variant.baseline, seed)]
+        command += [variant.config, '--out', out, *variant.start, '--source-options', *baseline.options]
+        command += ['--cfg-options', *variant.options, f'randomness.seed={seed}', *self.options]
+        out.parent.mkdir(parents=True, exist_ok=True)
+        environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
+        done = subprocess.run([sys.executable, *command], capture_output=True, text=True, env=environment)
+        if done.returncode:
+            raise UserError(f'{out} could not be made: {done.stderr.strip().splitlines()[-1]}')
+        return out
+
+
+def run_study(design: Design, description: str) -> None:
+    """The command line of a study."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    variants = [*design.variants]
+    parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], help='(default: 0 1 2)')
+    parser.add_argument(
+        '--only', nargs='+', choices=variants, default=variants, metavar='VARIANT', help='(default: all)'
+    )
+    parser.add_argument('--jobs', type=int, default=2, help='trainings at a time (default: %(default)s)')
+    parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='merged into every config')
+    work_dir = Path('work_dirs') / design.name
+    parser.add_argument('--work-dir', type=Path, default=work_dir, help='(default: %(default)s)')
+    parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='of the page, the results and the chart')
+    args = parser.parse_args()
+    with errors_in_one_line():
+        if args.jobs < 1:
+            raise UserError(f'--jobs {args.jobs} is not a number of trainings; expected 1 or more')
+        if CHOICE_SEED in args.seeds:
+            raise UserError(f'--seeds {CHOICE_SEED} is the seed that chooses the rates; expected others')
+        args.out.mkdir(parents=True, exist_ok=True)
+        out = args.out / f'study_{design.name}.md'
+        study = Study(design, out.with_suffix('.json'), args.work_dir, tuple(args.cfg_options))
+        with ThreadPoolExecutor(args.jobs) as pool:
+            reached = dict(zip(args.only, pool.map(lambda name: study.reach(name, args.seeds), args.only), strict=True))
+    rows, points = [], []
+    for name, (rate, values) in reached.items():
+        variant = design.variants[name]
+        size = parameters(variant.config, [*variant.options])
+        known = name != variant.baseline and variant.baseline in reached
+        compared = difference(values, reached[variant.baseline][1]) if known else ''
+        half = interval(values)
+        rows.append([name, f'{size:,}', f'{rate:g}', *(f'{value:.2f}' for value in values)])
+        rows[-1] += [f'{mean(values):.2f}' + (f' ± {half:.2f}' if half else ''), compared]
+        points.append((name, size / 1e6, mean(values), half))
+    seeds = [f'seed {seed}' for seed in args.seeds]
+    table = markdown_table(['', 'parameters', 'learning rate', *seeds, 'mean', 'difference'], rows)
+    print('', table, sep='\n')
+    chosen = dict(choice_seed=CHOICE_SEED, choice_epochs=design.choice_epochs)
+    out.write_text(design.report.format(table=table, rates=', '.join(f'{rate:g}' for rate in RATES), **chosen))
+    scatter(points, 'parameters (M)', 'top-1 (%), mean and interval', out.with_suffix('.png'))
