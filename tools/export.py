@@ -46,6 +46,13 @@ def main() -> None:
         '--verify', type=int, default=16, metavar='N', help='images to compare on, 0 for none (default: %(default)s)'
     )
     parser.add_argument(
+        '--calibration-images',
+        type=int,
+        default=512,
+        metavar='N',
+        help='images of the training data that int8 is calibrated on (default: %(default)s)',
+    )
+    parser.add_argument(
         '--cfg-options', nargs='+', action=OptionAction, metavar='KEY=VALUE', help='values merged into the config'
     )
     parser.add_argument(
@@ -67,6 +74,7 @@ def main() -> None:
             args.verify,
             args.boxes,
             args.attention,
+            args.calibration_images,
         )
 
 

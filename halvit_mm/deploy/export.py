@@ -21,8 +21,6 @@ from .formats import check_network, check_target, open_size, read, write
 from .network import Network, description, input_shape, load_network, missing_data, read_images
 from .verify import compare, compare_boxes
 
-CALIBRATION_IMAGES = 512
-
 
 def export(
     cfg: Config,
@@ -36,6 +34,7 @@ def export(
     verify: int = 16,
     boxes: bool = False,
     attention: bool = False,
+    calibrate: int = 512,
     say: Callable[[str], None] = print,
 ) -> None:
     """Write a model to a file and compare the two. The file gets its name only if they agree.
@@ -59,11 +58,12 @@ def export(
             size: an ONNX file in single precision. Defaults to False.
         attention (bool): Whether the file of a classifier has the attention of its class token as a second output;
             see :class:`~halvit_mm.deploy.network.Network`. Defaults to False.
+        calibrate (int): Number of images that ``'int8'`` is calibrated on. Defaults to 512.
         say (Callable[[str], None]): Receives progress messages. Defaults to ``print``.
 
     Raises:
-        UserError: If the file cannot be written, if the weights are not the model's, if ``shape`` or ``verify`` are no
-            sizes or numbers, or if the file differs too much. No file is left then.
+        UserError: If the file cannot be written, if the weights are not the model's, if ``shape``, ``verify`` or
+            ``calibrate`` are no sizes or numbers, or if the file differs too much. No file is left then.
     """
     if shape is not None and min(shape) < 1:
         raise UserError(
@@ -71,6 +71,8 @@ def export(
         )
     if verify < 0:
         raise UserError(f'--verify {verify} is not a number of images; expected 0 or more')
+    if calibrate < 1:
+        raise UserError(f'--calibration-images {calibrate} is not a number of images; expected 1 or more')
     check_target(path, precision, dynamic_batch, dynamic_size, external_data, boxes, attention)
     if boxes and attention:
         raise UserError('--attention is for classifiers, and --boxes is of a detector; expected one of them')
@@ -79,7 +81,7 @@ def export(
     check_network(network, path, precision, dynamic_batch, dynamic_size)
     calibration = None
     if precision == 'int8':
-        calibration = _images(cfg, network, 'train_dataloader', CALIBRATION_IMAGES, shape, say, 'calibrated')
+        calibration = _images(cfg, network, 'train_dataloader', calibrate, shape, say, 'calibrated')
     batches, others, channels = [], [], input_channels(network.model)
     if verify:
         tried = _images(cfg, network, 'test_dataloader', verify, shape, say, 'compared')

@@ -82,8 +82,8 @@ def test_wrapped_data_gives_real_images(digits, tmp_path, capfd):
             type='RepeatDataset', times=2, dataset=dict(type='ConcatDataset', datasets=[loader.dataset])
         )
     said = []
-    export(cfg, None, tmp_path / 'model.onnx', 'int8', verify=4, say=said.append)
-    assert [line.partition(' from ')[0] for line in said[:2]] == ['512 images of 32 x 32', '4 images of 32 x 32']
+    export(cfg, None, tmp_path / 'model.onnx', 'int8', verify=4, calibrate=64, say=said.append)
+    assert [line.partition(' from ')[0] for line in said[:2]] == ['64 images of 32 x 32', '4 images of 32 x 32']
     assert 'warning' not in capfd.readouterr().err
 
 
@@ -128,6 +128,7 @@ def test_models_without_attention_of_a_class_token(config, options, boxes, messa
     [
         (dict(shape=(0, 0)), '--shape 0 0 is not a size of images; expected a height and a width of 1 pixel or more'),
         (dict(verify=-1), '--verify -1 is not a number of images; expected 0 or more'),
+        (dict(calibrate=0), '--calibration-images 0 is not a number of images; expected 1 or more'),
     ],
 )
 def test_numbers_that_are_none(options, message, tmp_path):
