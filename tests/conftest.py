@@ -3,12 +3,20 @@ import functools
 import logging
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
 # Two workers and the processes that they start share two cores: threads that wait for one another cost more than they
 # give. Before torch is imported, which reads it.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
+
+# Where Python may write no bytecode, as containers often have it, each of a hundred processes compiles all of upstream
+# anew, which takes longer than its import. The workers inherit the folder of the first process.
+if os.environ.pop('PYTHONDONTWRITEBYTECODE', None):
+    sys.pycache_prefix = os.environ['PYTHONPYCACHEPREFIX'] = tempfile.mkdtemp(prefix='bytecode')
+    sys.dont_write_bytecode = False
+    atexit.register(shutil.rmtree, sys.pycache_prefix, ignore_errors=True)
 
 import mmengine.config.utils
 import numpy as np
