@@ -243,10 +243,15 @@ def on_ranks(function: Callable, *args, ranks: int = 2, timeout: float = 200) ->
     assert not any(codes), output
 
 
+# What a tool imports at once, and what it imports when it builds its data, writes its config down or asks for compilers
+_IMPORTED = ['halvit_mm.train', 'halvit_mm.cost', 'halvit_mm.launch.checks', 'mmpretrain.apis', 'mmdet.apis']
+_IMPORTED += ['mmpretrain.datasets', 'mmpretrain.visualization', 'yapf.yapflib.yapf_api', 'distutils.ccompiler']
+
+
 def _fork(function: Callable, calls: Sequence[tuple], timeout: float) -> tuple[list[int], str]:
     """Call a function in as many processes as there are calls; their exit codes and what they have written."""
     context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(['halvit_mm.train', 'halvit_mm.cost', 'mmpretrain.apis', 'mmdet.apis'])
+    context.set_forkserver_preload(_IMPORTED)
     with tempfile.NamedTemporaryFile('r', errors='replace') as log:
         processes = [context.Process(target=_call, args=(log.name, function, call)) for call in calls]
         for process in processes:
