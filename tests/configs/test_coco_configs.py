@@ -53,7 +53,7 @@ def test_builds_and_learns(path):
 
     packed = demo_mm_inputs(
         2,
-        [[3, 96, 130], [3, 130, 90]],
+        [[3, 64, 90], [3, 90, 60]],
         num_classes=getattr(model, 'roi_head', model).bbox_head.num_classes,
         with_mask=model.with_mask,
         num_items=[2, 1],
