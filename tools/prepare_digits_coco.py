@@ -8,6 +8,7 @@ import argparse
 from pathlib import Path
 
 from halvit_mm.data import write_digits_coco, write_single_digits
+from halvit_mm.errors import errors_in_one_line
 
 
 def main() -> None:
@@ -24,4 +25,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    with errors_in_one_line():
+        main()

@@ -7,6 +7,7 @@ example:
 import argparse
 
 from halvit_mm.data import write_digits_seg
+from halvit_mm.errors import errors_in_one_line
 
 
 def main() -> None:
@@ -20,4 +21,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    with errors_in_one_line():
+        main()

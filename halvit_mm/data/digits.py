@@ -3,6 +3,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from halvit_mm.errors import UserError
+
 
 def split_digits(val_fraction: float = 0.2) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Load scikit-learn's handwritten digits and split them.
@@ -16,9 +18,15 @@ def split_digits(val_fraction: float = 0.2) -> dict[str, tuple[np.ndarray, np.nd
     Returns:
         dict[str, tuple]: For ``train`` and ``val`` the images, grey levels from 0 to 1, shape (N, 8, 8); their
         classes, shape (N, ); their numbers in the set, shape (N, ).
+
+    Raises:
+        UserError: If scikit-learn is not installed.
     """
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
+    try:
+        from sklearn.datasets import load_digits
+        from sklearn.model_selection import train_test_split
+    except ModuleNotFoundError as error:
+        raise UserError(f'the digits come with scikit-learn ({error}): pip install scikit-learn') from None
 
     digits = load_digits()
     numbers = np.arange(len(digits.target))

@@ -1,3 +1,7 @@
+import re
+import runpy
+import sys
+
 import numpy as np
 import pytest
 from mmpretrain.datasets import CustomDataset
@@ -5,6 +9,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from halvit_mm.data import write_digits
+from tests.utils import ROOT
 
 
 @pytest.fixture(scope='module')
@@ -40,3 +45,15 @@ def test_upstream_reads_it(root):
     dataset.full_init()
     assert len(dataset) == 360
     assert dataset.CLASSES == tuple('0123456789')
+
+
+@pytest.mark.parametrize('name', ['prepare_digits', 'prepare_digits_coco', 'prepare_digits_seg'])
+def test_without_scikit_learn(name, monkeypatch, tmp_path, capsys):
+    """As with OneDL's packages, which do not bring it."""
+    monkeypatch.setitem(sys.modules, 'sklearn.datasets', None)
+    monkeypatch.setattr(sys, 'argv', [name, '--root', str(tmp_path / 'digits')])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(ROOT / f'tools/{name}.py'), run_name='__main__')
+    assert end.value.code == 2
+    assert re.fullmatch('error: the digits come with scikit-learn .*: pip install scikit-learn\n', capsys.readouterr().err)
+    assert not (tmp_path / 'digits').exists()
