@@ -1,4 +1,4 @@
-_base_ = 'mmseg::_base_/default_runtime.py'
+_base_ = __import__('halvit_mm') and 'mmseg::_base_/default_runtime.py'
 
 # halvit_mm's hooks stand beside upstream's: an entry of the same name replaces one, None leaves it out.
 runner_type = 'halvit_mm.ResumableRunner'

@@ -1,4 +1,4 @@
-_base_ = 'mmseg::segmenter/segmenter_vit-s_mask_8xb1-160k_ade20k-512x512.py'
+_base_ = __import__('halvit_mm') and 'mmseg::segmenter/segmenter_vit-s_mask_8xb1-160k_ade20k-512x512.py'
 
 model = dict(
     pretrained=None,

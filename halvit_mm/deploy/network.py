@@ -165,13 +165,39 @@ def drop_idle_parts(network: Network, images: Tensor) -> None:
             setattr(network.model, name, None)
 
 
+class AdaptivePool(nn.Module):
+    """``nn.AdaptiveAvgPool2d`` as two products, with bins of the size that an image has when the file runs.
+
+    Args:
+        pool (nn.AdaptiveAvgPool2d): The layer, of a fixed number of bins.
+    """
+
+    def __init__(self, pool: nn.AdaptiveAvgPool2d) -> None:
+        super().__init__()
+        size = pool.output_size
+        self.bins = (size, size) if isinstance(size, int) else tuple(size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows, columns = (_bins(bins, size, x) for bins, size in zip(self.bins, x.shape[-2:], strict=True))
+        return rows @ x @ columns.mT
+
+
+def _bins(bins: int, size: int, like: Tensor) -> Tensor:
+    """The weight of each of ``size`` places in each bin, shape (bins, size); bins may overlap, as torch's do."""
+    i, place = torch.arange(bins, device=like.device)[:, None], torch.arange(size, device=like.device)
+    inside = (place >= i * size // bins) & (place < ((i + 1) * size + bins - 1) // bins)
+    inside = inside.to(like.dtype)
+    return inside / inside.sum(1, keepdim=True)
+
+
 def make_exportable(network: Network, flat: bool, open_size: bool) -> None:
     """Put modules that compute the same, and are exported better, in place of others.
 
     Args:
         network (Network): The network; it is changed.
         flat (bool): Whether linear layers become :class:`FlatLinear`.
-        open_size (bool): Whether paddings become :class:`PadAlways`, for images of any size.
+        open_size (bool): Whether paddings become :class:`PadAlways` and pools :class:`AdaptivePool`, for images of any
+            size.
     """
 
     def put(kind: Callable[[nn.Module], bool], stand_in: Callable[[nn.Module], nn.Module]) -> None:
@@ -184,6 +210,7 @@ def make_exportable(network: Network, flat: bool, open_size: bool) -> None:
         put(lambda module: type(module) in (nn.Linear, mmcv.cnn.Linear), FlatLinear)
     if open_size:
         put(lambda m: type(m).__name__ == 'AdaptivePadding' and m.padding == 'corner', PadAlways)
+        put(lambda m: type(m) is nn.AdaptiveAvgPool2d and m.output_size not in (1, (1, 1)), AdaptivePool)
 
 
 def load_network(cfg: Config, checkpoint: str | None = None, attention: bool = False) -> Network:

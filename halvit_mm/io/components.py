@@ -75,7 +75,7 @@ def _walk(
     if kind is not None:
         found = [kind] if callable(kind) else candidates(kind, scope, registry) if isinstance(kind, str) else []
         if not found:
-            hint = _suggest(kind, scope, registry)
+            hint = _broken_models(scope) or _suggest(kind, scope, registry)
             # What a class does with a config is its own matter: it may mean another thing by ``type``.
             if not owners or (hint and all(map(_of_a_host, owners)) and kind not in words(owners)):
                 where = f'{key}.type' if check else key
@@ -199,6 +199,16 @@ def _suggest(name: object, scope: str, registry: str | None) -> str:
                 for entry in place.module_dict:
                     known.setdefault(entry, f'{front}{entry}')
     return did_you_mean(name.rpartition('.')[2], known)
+
+
+def _broken_models(scope: str) -> str:
+    """Why the models of a package cannot be imported, which mmengine passes over; empty if they can be."""
+    try:
+        import_module(f'{scope}.models')
+    except ImportError as error:
+        if error.name not in (scope, f'{scope}.models'):
+            return f'{scope}.models cannot be imported: {error}'
+    return ''
 
 
 @contextmanager

@@ -55,5 +55,7 @@ def test_without_scikit_learn(name, monkeypatch, tmp_path, capsys):
     with pytest.raises(SystemExit) as end:
         runpy.run_path(str(ROOT / f'tools/{name}.py'), run_name='__main__')
     assert end.value.code == 2
-    assert re.fullmatch('error: the digits come with scikit-learn .*: pip install scikit-learn\n', capsys.readouterr().err)
+    assert re.fullmatch(
+        'error: the digits come with scikit-learn .*: pip install scikit-learn\n', capsys.readouterr().err
+    )
     assert not (tmp_path / 'digits').exists()

@@ -5,6 +5,7 @@ from mmengine.registry import MODELS
 from halvit_mm.data import write_digits_coco, write_digits_seg
 from halvit_mm.deploy.export import export
 from halvit_mm.deploy.network import (
+    AdaptivePool,
     FlatLinear,
     Network,
     description,
@@ -111,6 +112,14 @@ def test_stand_ins_compute_the_same(tie):
         make_exportable(network, flat=True, open_size=True)
         assert torch.allclose(network(images)[0], expected, atol=1e-6)
     assert sum(isinstance(module, FlatLinear) for module in network.modules()) == (1 if tie == 'both' else 9)
+
+
+@pytest.mark.parametrize('bins', [(1, 2), 3, 6, 20])
+def test_adaptive_pool(bins):
+    """With bins that overlap, and more bins than places."""
+    x = torch.rand(2, 3, 13, 7, dtype=torch.float64)
+    pool = torch.nn.AdaptiveAvgPool2d(bins)
+    torch.testing.assert_close(AdaptivePool(pool)(x), pool(x), rtol=0, atol=1e-12)
 
 
 def test_a_detectors_images_are_padded(tmp_path):

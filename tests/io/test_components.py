@@ -155,3 +155,19 @@ def test_quiet_ends(caplog):
 def test_words_are_those_of_the_base_classes_too():
     assert 'cls_token' in words((HaLViT,))
     assert 'drop_path' not in words((HaLViT,))
+
+
+def test_models_that_cannot_be_imported(monkeypatch, tmp_path):
+    """As OpenMMLab's mmsegmentation 1.2.2 without ftfy, which it does not ask for; mmengine passes over it."""
+    (tmp_path / 'broken/models').mkdir(parents=True)
+    (tmp_path / 'broken/registry.py').write_text(
+        'from mmengine.registry import MODELS as ALL, Registry\n'
+        "MODELS = Registry('model', parent=ALL, scope='broken', locations=['broken.models'])\n"
+    )
+    (tmp_path / 'broken/models/__init__.py').write_text('import absent_package\n')
+    (tmp_path / 'broken/__init__.py').touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(
+        UserError, match=r"'ImageClassifer' is .*; broken\.models cannot be .*: No module named 'absent_p"
+    ):
+        check('type', 'ImageClassifer', 'broken')

@@ -94,10 +94,22 @@ def test_inference_export_and_counts(folder):
         assert Image.open(folder / f'inferred/00000{i}.png').size == (256, 256)
 
     exported = run_tool(
-        *('tools/export.py', CONFIG, 'run/iter_2.pth', '--out', 'model.onnx', '--cfg-options', *SHORT), cwd=folder
+        *(
+            'tools/export.py',
+            CONFIG,
+            'run/iter_2.pth',
+            '--out',
+            'model.onnx',
+            '--dynamic-size',
+            '--cfg-options',
+            *SHORT,
+        ),
+        cwd=folder,
     ).stdout
     assert '4 images of 64 x 64 from data/digits_seg' in exported
     assert 'same class of a pixel 100.0 %' in exported
+    # The head pools to a number of bins, whose places depend on the size.
+    assert exported.count('an image of ') == 5
 
     counted = run_tool('tools/count.py', CONFIG, '--cfg-options', *TINY).stdout
     assert ' 64 x 64  ' in counted.splitlines()[-1]

@@ -1,9 +1,10 @@
-"""mmpretrain's and mmdet's own tools on our configs; docs/upstream_tools.md has all that were tried."""
+"""mmpretrain's, mmdet's and mmseg's own tools on our configs; docs/upstream_tools.md has all that were tried."""
 
 from pathlib import Path
 
 import mmdet
 import mmpretrain
+import mmseg
 import pytest
 
 from halvit_mm.data import write_digits, write_digits_coco
@@ -11,7 +12,7 @@ from tests.utils import ROOT, run_tool
 
 CLASSIFIER = 'configs/digits/halvit_2xb64_digits.py'
 DETECTOR = 'configs/digits/mask-rcnn_halvit_digits-coco.py'
-MMPRETRAIN, MMDET = (Path(package.__file__).parent / '.mim/tools' for package in (mmpretrain, mmdet))
+MMPRETRAIN, MMDET, MMSEG = (Path(package.__file__).parent / '.mim/tools' for package in (mmpretrain, mmdet, mmseg))
 
 
 @pytest.mark.parametrize('tool', [MMPRETRAIN / 'misc/print_config.py', MMDET / 'misc/print_config.py'])
@@ -20,6 +21,25 @@ def test_print_config(tool):
     shown = run_tool(tool, config, '--cfg-options', 'model.backbone.tie=none').stdout
     assert "type='halvit_mm.HaLViT'" in shown
     assert "tie='none'" in shown
+
+
+@pytest.mark.parametrize(
+    'config',
+    [
+        'digits/upernet_halvit_digits-seg.py',
+        'upernet/upernet_halvit-tiny_8xb2-160k_ade20k-512x512.py',
+        'upernet/upernet_resnet50-pe1_4xb4-160k_ade20k-512x512.py',
+        'segmenter/segmenter_halvit-tiny_mask_8xb1-160k_ade20k-512x512.py',
+    ],
+)
+def test_print_config_of_a_segmentor(config, tmp_path):
+    """The bases of mmseg are found, which OneDL's mmengine looks for under OpenMMLab's name of the package.
+
+    The tool writes ``example.py`` where it is called.
+    """
+    shown = run_tool(MMSEG / 'misc/print_config.py', ROOT / 'configs' / config, cwd=tmp_path).stdout
+    assert "type='halvit_mm." in shown
+    assert "default_scope = 'mmseg'" in shown
 
 
 def test_browse_a_classifiers_images(tmp_path):

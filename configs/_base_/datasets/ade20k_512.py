@@ -1,4 +1,4 @@
-_base_ = 'mmseg::_base_/datasets/ade20k.py'
+_base_ = __import__('halvit_mm') and 'mmseg::_base_/datasets/ade20k.py'
 
 # As many as a GPU has cores
 workers = __import__('halvit_mm').loader_workers()

@@ -1,6 +1,6 @@
 # mmseg's UPerNet on a plain ViT, with a pyramid without parameters
 # Windows are those of the detectors: mask-rcnn_halvit-tiny_fpn.py
-_base_ = 'mmseg::_base_/models/upernet_vit-b16_ln_mln.py'
+_base_ = __import__('halvit_mm') and 'mmseg::_base_/models/upernet_vit-b16_ln_mln.py'
 
 model = dict(
     data_preprocessor=dict(size=(512, 512)),
