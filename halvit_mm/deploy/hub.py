@@ -67,6 +67,8 @@ def publish_on_hub(
     with tempfile.TemporaryDirectory(dir=parent) as temporary:
         folder = Path(temporary, name)
         save_for_hf(ours, folder, model_config=about, safe_serialization=True)
+        # safetensors leaves a file that its owner alone reads.
+        (folder / 'model.safetensors').chmod((folder / 'config.json').stat().st_mode)
         _card(ours, name, target if remote else name, folder, figures, license).save(folder / 'README.md')
         if remote:
             return _upload(folder, target.removeprefix(PREFIX))

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from halvit_mm.errors import UserError
@@ -51,7 +51,9 @@ def publish(checkpoint: str | os.PathLike, out: str | os.PathLike) -> Path:
         written = Path(folder, out.name)
         if out.suffix == '.safetensors':
             classes = json.dumps(meta.get('dataset_meta', {}).get('classes', []))
-            save_file({name: value.clone() for name, value in weights.items()}, written, metadata=dict(classes=classes))
+            # save_file would leave a file that its owner alone reads.
+            content = save({name: value.clone() for name, value in weights.items()}, dict(classes=classes))
+            written.write_bytes(content)
         else:
             # Each tensor without the rest of its storage, and one with two names once
             copies = {}

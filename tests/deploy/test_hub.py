@@ -46,6 +46,7 @@ def test_the_model_and_its_images(backbone, tmp_path):
     cfg.test_dataloader.dataset.metainfo = dict(classes=[f'digit {i}' for i in range(10)])
     assert publish_on_hub(cfg, tmp_path / 'epoch_1.pth', tmp_path / 'halvit-digits') == str(tmp_path / 'halvit-digits')
     assert {file.name for file in tmp_path.iterdir()} == {'epoch_1.pth', 'halvit-digits'}
+    assert len({file.stat().st_mode for file in (tmp_path / 'halvit-digits').iterdir()}) == 1
     written = load_file(tmp_path / 'halvit-digits/model.safetensors')
     assert all(torch.equal(written[name], value) for name, value in to_timm(model.state_dict()).items())
     x = torch.randn(2, 3, 32, 32)
