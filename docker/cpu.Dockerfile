@@ -1,4 +1,4 @@
-# Without CUDA: training on CPU ranks, tests, export.
+# Without CUDA: training on CPU ranks, export. Tests that ask git for the files need a clone: .git is not copied.
 #   docker build -f docker/cpu.Dockerfile -t halvit-mm:cpu .
 #   docker run --shm-size 2g -it halvit-mm:cpu make demo
 FROM python:3.11-slim-bookworm

@@ -1,12 +1,14 @@
-"""What stops the set-up is named in one line. These tests run in what the set-up makes."""
+"""What stops the set-up is named in one line; the workflow and the images set up by what is here."""
 
 import os
+import re
 import shutil
 import sys
 import sysconfig
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.utils import ROOT, run
 
@@ -95,3 +97,29 @@ def test_second_call_finds_it_done():
     if not (ROOT / '.venv/.installed').is_file():
         pytest.skip('this checkout was not set up by requirements/install.sh')
     assert run(ROOT / 'requirements/install.sh').stdout == ''
+
+
+def test_commands_of_the_workflow():
+    """The runner of GitHub has what they call, and runs the stacks of ``make test-matrix``, each with its Python."""
+    jobs = yaml.safe_load((ROOT / '.github/workflows/test.yml').read_text())['jobs']
+    commands = [step['run'] for job in jobs.values() for step in job['steps'] if 'run' in step]
+    assert commands == ['.ci/run', 'make test-matrix STACKS=${{ matrix.stack }}']
+    assert os.access(ROOT / '.ci/run', os.X_OK)
+    makefile = (ROOT / 'Makefile').read_text()
+    [targets] = re.findall(r'^\.PHONY: (.*)$', makefile, re.MULTILINE)
+    assert {*re.findall(r'make ([\w-]+)', (ROOT / '.ci/run').read_text())} <= {*targets.split()}
+    [stacks] = re.findall(r'^STACKS \?= (.*)$', makefile, re.MULTILINE)
+    entries = {one['stack']: one['python'] for one in jobs['matrix']['strategy']['matrix']['include']}
+    assert [*entries] == stacks.split()
+    assert all(python == stack.partition('onedl-')[2] for stack, python in entries.items() if stack != 'openmmlab')
+
+
+def test_build_context_of_the_images():
+    """It has all that a clone has: .dockerignore, whose patterns begin at the top, names nothing that git holds."""
+    patterns = (ROOT / '.dockerignore').read_text().split()
+    excluded = [f'--exclude={"" if pattern.startswith("**") else "/"}{pattern}' for pattern in patterns]
+    assert run('git', 'ls-files', '--cached', '--ignored', *excluded, cwd=ROOT).stdout == ''
+    for name in ('Dockerfile', 'cpu.Dockerfile'):
+        lines = (ROOT / 'docker' / name).read_text()
+        assert re.search(r'^COPY \. \.\nRUN|^COPY \. \.$', lines, re.MULTILINE)
+        assert re.search(r'^RUN .*requirements/install\.sh && rm -rf ~/\.cache$', lines, re.MULTILINE)

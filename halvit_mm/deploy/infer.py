@@ -119,7 +119,7 @@ class Segmentor:
         from mmseg.apis import MMSegInferencer
 
         # The inferencer takes transforms out of the config that it is given.
-        inferencer = MMSegInferencer(copy.deepcopy(cfg), weights=checkpoint, device=device, show_progress=False)
+        inferencer = MMSegInferencer(copy.deepcopy(cfg), weights=checkpoint, device=device)
         self.model, self.visualizer = inferencer.model, inferencer.visualizer
         # mmseg takes the classes of Cityscapes if the checkpoint names none.
         known = self.model.dataset_meta
