@@ -63,7 +63,7 @@ def export(
 
     Raises:
         UserError: If the file cannot be written, if the weights are not the model's, if ``shape``, ``verify`` or
-            ``calibrate`` are no sizes or numbers, or if the file differs too much. No file is left then.
+            ``calibrate`` are not sizes or numbers, or if the file differs too much. No file is left then.
     """
     if shape is not None and min(shape) < 1:
         raise UserError(
