@@ -104,12 +104,12 @@ def export(
                 network, example, written, precision, dynamic_batch, dynamic_size, external_data, calibration, metadata
             )
         except Exception as error:
-            if not dynamic_size:
-                raise
-            raise UserError(
-                f'--dynamic-size: this model cannot be written to {path.suffix} for any size; leave it out: '
-                f'{_reason(error)}'
-            ) from error
+            if dynamic_size:
+                raise UserError(
+                    f'--dynamic-size: this model cannot be written to {path.suffix} for any size; leave it out: '
+                    f'{_reason(error)}'
+                ) from error
+            raise UserError(f'{path} cannot be written in {precision}: {_reason(error)}') from error
         if batches:
             run = _runner(written, path)
             difference = (

@@ -9,7 +9,8 @@ from halvit_mm.deploy.export import export, other_sizes
 from halvit_mm.deploy.formats import read as read_file
 from halvit_mm.deploy.network import load_network, read_images
 from halvit_mm.errors import UserError
-from tests.deploy.conftest import DETECTOR, HALVIT, RESNET, read, read_small
+from halvit_mm.io.configs import load_config
+from tests.deploy.conftest import DETECTOR, HALVIT, RESNET, read, read_small, unique_bytes
 from tests.utils import ROOT, run_tool
 
 
@@ -155,3 +156,20 @@ def test_open_sizes_that_torch_cannot_export(tmp_path):
     with pytest.raises(UserError, match='window_size=4; write .onnx instead'):
         export(cfg, None, tmp_path / 'model.pt2', shape=(64, 64), dynamic_size=True)
     assert not [*tmp_path.iterdir()]
+
+
+def test_a_precision_that_the_model_cannot_compute_in(tmp_path):
+    """Swin makes the masks of its shifted windows in single precision."""
+    depths = {'depths': [2], 'num_heads': [3], 'embed_dims': 24}
+    cfg = load_config('mmpretrain::swin_transformer/swin-tiny_16xb64_in1k.py', {'model.head.in_channels': 24})
+    cfg.model.backbone = dict(type='SwinTransformer', arch=depths, img_size=64, out_indices=(0,))
+    with pytest.raises(UserError, match='model.pt cannot be written in fp16: RuntimeError: .*dtype'):
+        export(cfg, None, tmp_path / 'model.pt', 'fp16', (64, 64), verify=1)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_student_is_exported_without_its_teacher(tmp_path):
+    cfg = read_small(HALVIT)
+    cfg.model |= dict(type='halvit_mm.DistilledClassifier', teacher=cfg.filename, teacher_checkpoint='none.pth')
+    export(cfg, None, tmp_path / 'model.pt', verify=1)
+    assert (tmp_path / 'model.pt').stat().st_size < 1.05 * unique_bytes(read_small(HALVIT)) + 2**20

@@ -134,14 +134,8 @@ class DistilledClassifier(ImageClassifier):
         return self._teacher.logits
 
     @property
-    def teacher(self) -> nn.Module:
-        """nn.Module: The teacher.
-
-        Raises:
-            RuntimeError: If the weights have not been initialized, as a runner does before training.
-        """
-        if self._teacher.module is None:
-            raise RuntimeError('the teacher is read by init_weights(), which was not called')
+    def teacher(self) -> nn.Module | None:
+        """nn.Module or None: The teacher, once ``init_weights`` has read it."""
         return self._teacher.module
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> 'DistilledClassifier':
@@ -160,10 +154,15 @@ class DistilledClassifier(ImageClassifier):
         Returns:
             dict[str, Tensor]: The head's, whose ``loss`` is named ``loss_label`` here, and those of ``loss_soft``,
             ``loss_hard`` and ``loss_feature`` that have a weight.
+
+        Raises:
+            RuntimeError: If ``init_weights`` was not called, as a runner does before training.
         """
         wanted = {}
         if self.teacher_logits is not None:
             teacher_logits = self.teacher_logits.teach(inputs, [one.metainfo.get('place') for one in data_samples])
+        elif self.teacher is None:
+            raise RuntimeError('the teacher is read by init_weights(), which was not called')
         else:
             with torch.no_grad(), _outputs(self.teacher, self.feature_layers) as wanted:
                 teacher_logits = self.teacher(inputs).detach()
