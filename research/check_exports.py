@@ -133,7 +133,7 @@ def check(cfg: Config, kind: tuple[str, str, bool, bool], images: int) -> dict[s
         try:
             export(cfg, None, path, precision, say=said.append, **options)
         except UserError as error:
-            return dict(refused=str(error).replace(str(path), path.name))
+            return dict(refused=re.sub(rf'{tempfile.gettempdir()}/[^ ]*/', '', str(error)))
         except Exception as error:
             return dict(failed=f'{type(error).__name__}: {" ".join(str(error).split())}'[:300])
     compared = [line for line in said if 'largest difference' in line]
@@ -194,8 +194,9 @@ def main() -> None:
             )
         kept, stack = args.out.with_suffix('.json'), environment_line(environment(Settings()))
         results = json.loads(kept.read_text()) if kept.exists() else {}
-        if results.get('environment') != stack:  # figures of another stack do not go beside those of this one
-            results = dict(environment=stack, cells={})
+        results = results or dict(environment=stack, cells={})
+        if results['environment'] != stack:  # figures of another stack do not go beside those of this one
+            raise UserError(f'{kept} is of "{results["environment"]}", not of "{stack}"; move it away to begin again')
         say, cells = elapsed(), {Subject(path, options=options).name: {} for path, options in MODELS} | results['cells']
         for path, options in models:
             name = Subject(path, options=options).name

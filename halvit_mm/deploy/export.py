@@ -182,7 +182,8 @@ def _runner(written: Path, path: Path) -> Callable[[Tensor], tuple[Tensor, ...]]
     """What runs a file that will be named ``path``."""
 
     def fail(error: Exception, with_what: str) -> UserError:
-        return UserError(f'{path} cannot be run{with_what}, and nothing was written: {_reason(error)}')
+        reason = _reason(error).replace(str(written), path.name)
+        return UserError(f'{path} cannot be run{with_what}, and nothing was written: {reason}')
 
     try:
         run = read(written)

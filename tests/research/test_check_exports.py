@@ -1,8 +1,10 @@
+import json
+
 from check_exports import KINDS, MODELS, check, name_of, read_config, tables
 
 from halvit_mm.data import write_digits, write_digits_seg
 from tests.deploy.conftest import HALVIT, SEGMENTOR, SMALL
-from tests.utils import ROOT
+from tests.utils import ROOT, run_tool
 
 
 def test_cells(tmp_path):
@@ -33,3 +35,14 @@ def test_a_segmentor_is_read_with_the_dataset_of_its_config(tmp_path):
     write_digits_seg(tmp_path / 'digits_seg', train=1, val=2)
     cell = check(read_config(SEGMENTOR, SMALL[SEGMENTOR], tmp_path), ('.pt', 'fp32', False, False), 2)
     assert cell == dict(sizes=1, error=0.0, same=100.0)
+
+
+def test_cells_of_another_stack_are_kept(tmp_path):
+    for name in ('digits', 'digits_coco', 'digits_seg'):
+        (tmp_path / name).mkdir()
+    kept = tmp_path / 'exports.json'
+    kept.write_text(json.dumps(dict(environment='another machine', cells={})))
+    tool = ('research/check_exports.py', '--data', tmp_path, '--out', kept.with_suffix('.md'))
+    refused = run_tool(*tool, check=False).stdout
+    assert 'exports.json is of "another machine", not of "' in refused
+    assert json.loads(kept.read_text())['environment'] == 'another machine'
