@@ -65,16 +65,20 @@ def write_onnx(
 
 
 def _split_biases(graph: onnx.GraphProto) -> None:
-    """Split the biases of a tied layer's query, key and value, which the exporter leaves to the runtime."""
+    """Split the biases of query, key and value, which the exporter leaves to the runtime; parts may differ in size."""
     values = {tensor.name: tensor for tensor in graph.initializer}
     for node in [node for node in graph.node if node.op_type == 'Split']:
-        bias = values.get(node.input[0])
-        if bias is None or len(bias.dims) != 1:
+        bias, *sizes = map(values.get, node.input)
+        if bias is None or len(bias.dims) != 1 or None in sizes:
             continue
-        for name, part in zip(node.output, np.split(to_array(bias), len(node.output)), strict=True):
+        parts = len(node.output)
+        length = -(-bias.dims[0] // parts)  # of equal parts, of which the last may be shorter
+        ends = np.cumsum(to_array(sizes[0])) if sizes else length * np.arange(1, parts + 1)
+        for name, part in zip(node.output, np.split(to_array(bias), ends[:-1]), strict=True):
             graph.initializer.append(from_array(part, name))
         graph.node.remove(node)
-        graph.initializer.remove(bias)
+        if not any(bias.name in other.input for other in graph.node):
+            graph.initializer.remove(bias)
 
 
 def _strip(model: onnx.ModelProto) -> None:

@@ -11,7 +11,7 @@ from halvit_mm.deploy.attention_maps import class_attention
 from halvit_mm.deploy.export import export, other_sizes
 from halvit_mm.deploy.network import load_network
 from halvit_mm.deploy.onnx import quantize
-from tests.deploy.conftest import DETECTOR, HALVIT, RESNET, read_small, unique_bytes
+from tests.deploy.conftest import DETECTOR, HALVIT, RESNET, read, read_small, unique_bytes
 
 
 def initializer_bytes(path) -> int:
@@ -121,3 +121,11 @@ def test_int8_keeps_one_copy(exported, tmp_path):
     assert initializer_bytes(tmp_path / 'int8.onnx') < 0.4 * initializer_bytes(path)  # the first layer stays as it is
     session = create_session(tmp_path / 'int8.onnx')
     assert np.isfinite(session.run(None, {'images': np.zeros((1, 3, 32, 32), np.float32)})[0]).all()
+
+
+def test_biases_of_parts_that_differ_in_size(tmp_path):
+    """PVT v2's attention has queries of D and, behind a convolution, keys and values of 2 D."""
+    cfg = read('configs/baselines/pvt-v2-b0_8xb128_in1k.py', **{'model.head.in_channels': 128})
+    cfg.model.backbone |= dict(embed_dims=16, num_layers=[1, 1, 1, 1])
+    torch.manual_seed(0)
+    export(cfg, None, tmp_path / 'model.onnx', shape=(64, 64), verify=2)
