@@ -200,4 +200,7 @@ def _runner(written: Path, path: Path) -> Callable[[Tensor], tuple[Tensor, ...]]
 
 
 def _reason(error: Exception) -> str:
+    # torch.onnx's own errors are advice for torch's developers; what went wrong is their cause.
+    while type(error).__module__.startswith('torch.onnx') and error.__cause__ is not None:
+        error = error.__cause__
     return f'{type(error).__name__}: {" ".join(str(error).split())[:300]}'

@@ -66,7 +66,8 @@ def join_windows(windows: Tensor, resolution: tuple[int, int], largest: int) -> 
     D = windows.shape[-1]
     extra, tokens = windows.split([windows.shape[1] - h * w, h * w], dim=1)
     tokens = tokens.reshape(-1, rows, columns, h, w, D).transpose(2, 3).reshape(-1, rows * h, columns * w, D)
-    tokens = tokens[:, :H, :W].reshape(-1, H * W, D)
+    # Not tokens[:, :H, :W], of whose size an exporter only knows that it is at most H x W
+    tokens = tokens.split([H, rows * h - H], dim=1)[0].split([W, columns * w - W], dim=2)[0].reshape(-1, H * W, D)
     if extra.shape[1] == 0:
         return tokens
     return torch.cat((extra.unflatten(0, (-1, rows * columns)).mean(1), tokens), dim=1)

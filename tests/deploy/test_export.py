@@ -10,7 +10,9 @@ from halvit_mm.deploy.formats import read as read_file
 from halvit_mm.deploy.network import load_network, read_images
 from halvit_mm.errors import UserError
 from halvit_mm.io.configs import load_config
-from tests.deploy.conftest import DETECTOR, HALVIT, RESNET, read, read_small, unique_bytes
+from halvit_mm.models import HaLViT
+from halvit_mm.registry import MODELS
+from tests.deploy.conftest import DETECTOR, HALVIT, RESNET, SEGMENTOR, read, read_small, unique_bytes
 from tests.utils import ROOT, run_tool
 
 
@@ -155,6 +157,29 @@ def test_open_sizes_that_torch_cannot_export(tmp_path):
     cfg = read_small(DETECTOR, **{'model.backbone.window_size': 4})
     with pytest.raises(UserError, match='window_size=4; write .onnx instead'):
         export(cfg, None, tmp_path / 'model.pt2', shape=(64, 64), dynamic_size=True)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_segmentor_with_windows_takes_any_size(tmp_path):
+    cfg, said = read_small(SEGMENTOR, **{'model.backbone.window_size': 4}), []
+    export(cfg, None, tmp_path / 'model.onnx', shape=(48, 64), dynamic_size=True, verify=1, say=said.append)
+    sizes = [f'an image of {h} x {w}' for h, w in other_sizes((48, 64))]
+    assert [line.partition(':')[0] for line in said if line.startswith('an image of')] == sizes
+
+
+def test_the_reason_is_the_first_error(tmp_path):
+    """Not the advice that torch.onnx puts around it."""
+
+    @MODELS.register_module(force=True)
+    class Branching(HaLViT):
+        def forward(self, x):
+            return super().forward(x) if x.sum() > 0 else super().forward(-x)
+
+    cfg = read_small(HALVIT)
+    cfg.model.backbone.type = 'halvit_mm.Branching'
+    told = r'model.onnx cannot be written in fp32: GuardOnDataDependentSymNode: Could not guard'
+    with pytest.raises(UserError, match=told):
+        export(cfg, None, tmp_path / 'model.onnx', verify=1)
     assert not [*tmp_path.iterdir()]
 
 
