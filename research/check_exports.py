@@ -21,6 +21,7 @@ from halvit_mm.cost.report import environment_line, markdown_table
 from halvit_mm.cost.subject import Settings, Subject
 from halvit_mm.deploy.export import export
 from halvit_mm.errors import UserError, errors_in_one_line
+from halvit_mm.io.build import build_model
 from halvit_mm.io.configs import scope_of
 from halvit_mm.io.datasets import test_pipeline
 
@@ -121,17 +122,28 @@ def read_config(path: str, options: dict, data: Path) -> Config:
     return cfg
 
 
+def spread_scores(cfg: Config, path: str) -> None:
+    """Write weights of a detector of one stage whose head is drawn wider: all of its boxes start with one score."""
+    model = build_model(cfg)
+    for parameter in model.bbox_head.parameters():
+        torch.nn.init.normal_(parameter, std=0.03)
+    torch.save(dict(state_dict=model.state_dict()), path)
+
+
 def check(cfg: Config, kind: tuple[str, str, bool, bool], images: int) -> dict[str, object]:
     """Export a model, and return what ``export`` says of the file: the sizes and errors, or why there is none."""
     suffix, precision, any_size, boxes = kind
-    said = []
+    said, checkpoint = [], None
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, f'model{suffix}')
+        if cfg.model.get('bbox_head'):
+            checkpoint = str(Path(folder, 'weights.pth'))
+            spread_scores(cfg, checkpoint)
         options = dict(shape=SHAPES.get(scope_of(cfg)), dynamic_size=any_size, boxes=boxes)
         options |= dict(verify=images, calibrate=CALIBRATION_IMAGES)
         try:
-            export(cfg, None, path, precision, say=said.append, **options)
+            export(cfg, checkpoint, path, precision, say=said.append, **options)
         except UserError as error:
             return dict(refused=re.sub(rf'{tempfile.gettempdir()}/[^ ]*/', '', str(error)))
         except Exception as error:

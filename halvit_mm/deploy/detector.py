@@ -202,7 +202,7 @@ class DetectorNetwork(Network):
             most = cfg.get('nms_pre', -1)
             scores, best = scores.topk(min(most if most > 0 else len(scores), len(scores)))
             rows = best // classes
-            boxes = head.bbox_coder.decode(getattr(self, name)[rows], deltas[rows], max_shape=self.shape)
+            boxes = _decode(head.bbox_coder, getattr(self, name)[rows], deltas[rows], self.shape)
             levels.append((boxes, scores, torch.full_like(best, level) if self.two_stages else best % classes))
         return tuple(torch.cat(parts) for parts in zip(*levels, strict=True))
 
@@ -213,7 +213,7 @@ class DetectorNetwork(Network):
         scores = logits.softmax(-1)[:, :-1] * valid[:, None]
         number, classes = scores.shape
         times = 1 if head.reg_class_agnostic else classes
-        boxes = head.bbox_coder.decode(rois.repeat_interleave(times, 0), deltas.view(-1, 4), max_shape=self.shape)
+        boxes = _decode(head.bbox_coder, rois.repeat_interleave(times, 0), deltas.view(-1, 4), self.shape)
         boxes = boxes.view(number, times, 4).expand(number, classes, 4).reshape(-1, 4)
         labels = torch.arange(classes).repeat(number)
         return self._best(boxes, scores.flatten(), labels, heads.test_cfg)
@@ -257,6 +257,17 @@ def _regions(extractor: nn.Module, maps: tuple[Tensor, ...], rois: Tensor) -> Te
     scales = [layer.spatial_scale for layer in layers]
     size, samples = [*layers[0].output_size], layers[0].sampling_ratio
     return torch.ops.halvit_mm.align([*maps[: len(layers)]], rois, levels, scales, size, samples)
+
+
+def _decode(coder: Any, boxes: Tensor, deltas: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Boxes that the deltas make of others, both of shape (N, 4), by a ``DeltaXYWHBBoxCoder`` in an image of a shape.
+
+    While torch exports to ONNX, ``coder.decode`` itself imports a module that mmdet no longer has.
+    """
+    from mmdet.models.task_modules.coders.delta_xywh_bbox_coder import delta2bbox
+
+    options = dict(clip_border=coder.clip_border, add_ctr_clamp=coder.add_ctr_clamp, ctr_clamp=coder.ctr_clamp)
+    return delta2bbox(boxes, deltas, coder.means, coder.stds, shape, **options)
 
 
 def _why_no_masks(roi_head: nn.Module) -> str | None:

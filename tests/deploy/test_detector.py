@@ -84,6 +84,17 @@ def test_file_with_boxes(checkpoint, tmp_path, capfd):
     assert [len(output) for output in create_session(path).run(None, {'images': images})] == [0, 0, 0, 0]
 
 
+def test_file_with_boxes_of_mmdets_own_backbone(tmp_path):
+    """PVT, which torch exports only where nothing is compiled."""
+    cfg, said = read_small(DETECTOR), []
+    pvt = dict(embed_dims=16, num_layers=[1, 1, 1, 1], num_heads=[1, 1, 1, 1], out_indices=(0, 1, 2))
+    cfg.model.backbone = dict(type='mmdet.PyramidVisionTransformer', **pvt, init_cfg=None)
+    cfg.model.neck = dict(type='mmdet.FPN', in_channels=[16, 16, 16], out_channels=64, num_outs=3)
+    cfg.model.roi_head.pop('mask_head')
+    export(cfg, None, tmp_path / 'model.onnx', shape=SHAPE, verify=1, boxes=True, say=said.append)
+    assert said[0].endswith('same box 100.0 %')
+
+
 def test_another_mask_head_is_left_out_with_a_warning(capfd):
     cfg = read_small(DETECTOR)
     cfg.model.roi_head.mask_head.type = 'HTCMaskHead'
