@@ -16,7 +16,6 @@ HALVIT, RESNET = CONFIGS / 'halvit_1xb128_fashion.py', CONFIGS / 'resnet50-pe_1x
 DISTILLED = CONFIGS / 'halvit-distilled_1xb128_fashion.py'
 UNTIED, PLAIN = 'untied', 'ResNet-50, plain'
 FINE_TUNED = ('train_cfg.max_epochs=10', 'train_cfg.val_interval=10')
-ANNEALED = ('model.backbone.annealed=True', 'default_hooks.tying.type=halvit_mm.AnnealTyingHook')
 
 
 def halvit(width: int = 96, layers: int = 6, **options: object) -> Variant:
@@ -59,7 +58,6 @@ VARIANTS = {
     'untied, distilled': distilled('none'),
     'tied, distilled': distilled('both'),
     'tied, from mean': started('mean'),
-    'tied, from mean, annealed': started('mean', options=ANNEALED),
     'tied, from bases': started('bases'),
     'tied, from products': started('products'),
     'tied, from products, fitted': started('products', fit=True),

@@ -1,7 +1,7 @@
 """Tie trained models of the handwritten digits in every way, fine-tune them in every way, and compare.
 
 For each seed the study trains the untied counterpart, trains the tied model from scratch, and fine-tunes every start
-with every recipe that fits it; "random" starts from random weights, for comparison. With one rank a training is one
+with every recipe; "random" starts from random weights, for comparison. With one rank a training is one
 process of one thread. Results are kept in WORK_DIR/top1.json; a second call continues from there.
 """
 
@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 from queue import SimpleQueue
 from statistics import mean, stdev
@@ -32,8 +33,7 @@ BATCH = 128  # of all ranks together
 EPOCHS = (5, 10, 20)
 STARTS = {f'{way}{fit}': way for fit in ('', ' + fit') for way in ('mean', 'bases', 'products')}
 RANDOM = 'random'
-ANNEALED = ['model.backbone.annealed=True', 'default_hooks.tying.type=halvit_mm.AnnealTyingHook']
-RECIPES = ('plain', 'annealed', 'distilled', 'annealed, distilled')
+RECIPES = ('plain', 'distilled')
 
 
 class Study:
@@ -85,41 +85,33 @@ class Study:
         """Checkpoint of the untied counterpart."""
         return max(self.folder('untied', seed).glob('epoch_*.pth'))
 
-    def tie(self, start: str, seed: int, annealed: bool) -> Path:
+    def tie(self, start: str, seed: int) -> Path:
         """Tie the untied counterpart, unless that has been done, and keep the top-1 as that of epoch 0."""
-        out = self.folder(f'start {start}{" annealed" if annealed else ""}', seed).with_suffix('.pth')
+        out = self.folder(f'start {start}', seed).with_suffix('.pth')
         if out.exists():
             return out
         command = [sys.executable, TOOLS / 'tie_checkpoint.py', SCRATCH, self.untied(seed), WARM, '--out', out]
         command += ['--way', STARTS[start], '--source-options', UNTIED]
-        command += ['--cfg-options', *ANNEALED[:1]] if annealed else []
         command += ['--calibrate', WARM] if start.endswith('fit') else []
         done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, 'OMP_NUM_THREADS': '1'})
         if done.returncode:
             raise UserError(f'{out} could not be made: {done.stderr.strip().splitlines()[-1]}')
-        if not annealed:
-            self.keep(f'{start}, seed {seed}', {0: re.search(r'fine-tuning: ([\d.]+)', done.stdout)[1]})
+        self.keep(f'{start}, seed {seed}', {0: re.search(r'fine-tuning: ([\d.]+)', done.stdout)[1]})
         return out
 
     def start(self, start: str, seed: int) -> None:
         """Keep the top-1 of a start, unless it is known."""
         if start != RANDOM and f'{start}, seed {seed}' not in self.curves:
-            self.tie(start, seed, annealed=False)
+            self.tie(start, seed)
 
     def fine_tune(self, start: str, recipe: str, seed: int) -> None:
         if f'{start}, {recipe}, seed {seed}' in self.curves:
             return
-        annealed, distilled = 'annealed' in recipe, 'distilled' in recipe
-        load_from = None if start == RANDOM else self.tie(start, seed, annealed)
-        options = [f'load_from={load_from}', *(ANNEALED if annealed else [])]
+        distilled = recipe == 'distilled'
+        options = [f'load_from={None if start == RANDOM else self.tie(start, seed)}']
         if distilled:
             options.append(f'model.teacher_checkpoint={self.untied(seed)}')
         self.train(f'{start}, {recipe}', DISTILLED if distilled else WARM, seed, options)
-
-
-def pairs(starts: list[str], recipes: list[str]) -> list[tuple[str, str]]:
-    """Starts with the recipes that fit them; annealing needs trained weights."""
-    return [(s, recipe) for s in starts for recipe in recipes if s != RANDOM or 'annealed' not in recipe]
 
 
 def summary(values: list[float], sign: str = '') -> str:
@@ -137,14 +129,11 @@ def report(curves: dict[str, dict[str, float]], seeds: list[int], starts: list[s
         rows.append((name, summary(lasts), summary([top1 for _, top1 in bests]), epochs))
     base = markdown_table(['', 'last epoch', 'best', 'epochs of the best, by seed'], rows)
     rows = []
-    for start, recipe in pairs(starts, recipes):
+    for start, recipe in product(starts, recipes):
         by_epoch = [[float(curves[f'{start}, {recipe}, seed {s}'][str(e)]) for s in seeds] for e in EPOCHS]
         beyond = summary([top1 - base for top1, base in zip(by_epoch[-1], untied)], sign='+')
-        if start == RANDOM:
-            before = ''
-        elif 'annealed' in recipe:
-            before = "the untied counterpart's"
-        else:
+        before = ''
+        if start != RANDOM:
             before = summary([float(curves[f'{start}, seed {seed}']['0']) for seed in seeds])
         rows.append((start, recipe, before, *map(summary, by_epoch), beyond))
     epochs = [f'epoch {epoch}' for epoch in EPOCHS]
@@ -180,7 +169,7 @@ def main() -> None:
             [(study.train, 'untied', SCRATCH, seed, [*every, UNTIED]) for seed in args.seeds]
             + [(study.train, 'from scratch', SCRATCH, seed, every) for seed in args.seeds],
             [(study.start, start, seed) for seed in args.seeds for start in args.starts],
-            [(study.fine_tune, *pair, seed) for seed in args.seeds for pair in pairs(args.starts, args.recipes)],
+            [(study.fine_tune, *pair, seed) for seed in args.seeds for pair in product(args.starts, args.recipes)],
         ]
         for lot in lots:
             for done in [pool.submit(*job) for job in lot]:

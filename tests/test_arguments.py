@@ -39,7 +39,6 @@ RIGHT = {
     'FiniteStepHook': (dict(), None),
     'BadImageHook': (dict(), None),
     'HangHook': (dict(limit=10.0), None),
-    'AnnealTyingHook': (dict(), None),
 }
 # Without arguments of their own
 NOT_TRIED = {'GlobalAveragePooling', 'WholeCheckpointHook', 'ResumableEpochTrainLoop', 'ResumableIterTrainLoop'}

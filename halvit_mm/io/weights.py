@@ -113,7 +113,7 @@ def require_filled(model: nn.Module, weights: Mapping[str, Tensor], source: str)
         UserError: If an entry is not filled.
     """
     weights = {name.removeprefix('module.'): value for name, value in weights.items()}
-    trained = {name for name, _ in model.named_parameters(remove_duplicate=False) if '.deviation.' not in name}
+    trained = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     expected = {
         name: value
         for name, value in model.state_dict().items()
@@ -165,12 +165,8 @@ def _refuse_foreign(module: nn.Module, state_dict: Mapping[str, Tensor], prefix:
     # mmengine's init_weights sets this attribute while it runs.
     if not _reading_file.get() and not hasattr(module, '_params_init_info'):
         return
-    # A file of a tied model has neither deviations nor slack.
-    expected = {
-        prefix + name: value
-        for name, value in module.state_dict().items()
-        if not {'deviation', 'slack'} & {*name.split('.')}
-    }
+    # A file of a tied model has no slack.
+    expected = {prefix + name: value for name, value in module.state_dict().items() if 'slack' not in name.split('.')}
     given = {name: value for name, value in state_dict.items() if name.startswith(prefix)}
     comparison = Comparison(expected, given)
     shared, unfilled = shared_matrices(module, prefix), comparison.unfilled

@@ -13,16 +13,14 @@ imported when one of them is asked for here.
 
 from .attention import TiedAttention
 from .ffn import TiedMLP
-from .shared import TiedModule, add_deviations, add_slack, remove_deviations, set_matrix, tied_modules
+from .shared import TiedModule, add_slack, set_matrix, tied_modules
 from .sharing import share_matrices
 
 __all__ = [
     'TiedAttention',
     'TiedMLP',
     'TiedModule',
-    'add_deviations',
     'add_slack',
-    'remove_deviations',
     'set_matrix',
     'share_matrices',
     'tied_modules',

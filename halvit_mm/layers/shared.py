@@ -86,27 +86,6 @@ def transposed_view(weight: Tensor) -> Tensor:
     return weight.transpose(0, 1)
 
 
-class Deviation(nn.Module):
-    """What the matrices of an untied layer are beyond a shared S: ``W_1 = S + a D_1`` and ``W_2^T = S + a D_2``.
-
-    With a = 1 the layer is untied, with a = 0 it is tied. D_1 and D_2 start at zero.
-
-    Args:
-        matrices (Mapping[str, Tensor]): The shared matrices by name.
-
-    Attributes:
-        way_in (nn.ParameterDict): D_1 of each matrix, of its shape.
-        way_out (nn.ParameterDict): D_2 of each matrix, of its shape.
-        alpha (Tensor): The number a, a buffer of no dimension; starts at 1.
-    """
-
-    def __init__(self, matrices: Mapping[str, Tensor]) -> None:
-        super().__init__()
-        self.way_in = nn.ParameterDict({name: torch.zeros_like(matrix) for name, matrix in matrices.items()})
-        self.way_out = nn.ParameterDict({name: torch.zeros_like(matrix) for name, matrix in matrices.items()})
-        self.register_buffer('alpha', next(iter(matrices.values())).new_ones(()))
-
-
 class Slack(nn.Module):
     """What the way out of a tied pair has beyond the transpose of the way in: ``W_2^T = W + U V``, of low rank.
 
@@ -210,22 +189,13 @@ class TiedModule(Borrower):
             initialize(parameter)
 
     def way_in(self, name: str) -> Tensor:
-        """``W_1``: the matrix of that name, with the module's deviation if it has one."""
-        deviation = getattr(self, 'deviation', None)
-        matrix = self.matrix(name)
-        return matrix if deviation is None else matrix + deviation.alpha * deviation.way_in[name]
+        """``W_1``: the matrix of that name."""
+        return self.matrix(name)
 
     def way_out(self, name: str) -> Tensor:
-        """``W_2^T``, of the same shape: the matrix of that name, with the module's deviation or slack if it has one."""
-        deviation, slack = getattr(self, 'deviation', None), getattr(self, 'slack', None)
-        matrix = self.matrix(name)
-        if deviation is not None:
-            return matrix + deviation.alpha * deviation.way_out[name]
+        """``W_2^T``, of the same shape: the matrix of that name, with the module's slack if it has one."""
+        matrix, slack = self.matrix(name), getattr(self, 'slack', None)
         return matrix if slack is None else matrix + slack.difference(name)
-
-    def in_and_out(self, name: str) -> tuple[Tensor, Tensor]:
-        """``W_1`` and ``W_2^T`` of the matrix of that name; see :meth:`way_in` and :meth:`way_out`."""
-        return self.way_in(name), self.way_out(name)
 
     def linear(self, name: str, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """:func:`linear` by the way in of the matrix of that name: shape (T, in) to (T, out)."""
@@ -249,29 +219,6 @@ def tied_modules(model: nn.Module) -> Iterator[tuple[str, TiedModule]]:
             yield name, module
 
 
-def add_deviations(model: nn.Module) -> None:
-    """Give every shared matrix of a model a deviation, which starts at zero.
-
-    Args:
-        model (nn.Module): A model with tied layers.
-
-    Raises:
-        ValueError: If the model has none.
-    """
-    owners = [*tied_modules(model)]
-    if not owners:
-        raise ValueError(f'annealed=True: {type(model).__name__} has no tied attention, FFN or bottleneck to anneal')
-    for _, module in owners:
-        module.deviation = Deviation({name: module.matrix(name) for name in module.matrices})
-
-
-def remove_deviations(model: nn.Module) -> None:
-    """Drop the deviations of a model, which is tied from here on."""
-    for _, module in tied_modules(model):
-        if hasattr(module, 'deviation'):
-            del module.deviation
-
-
 def add_slack(model: nn.Module, rank: int) -> None:
     """Give the way out of every tied pair of a model a :class:`Slack` of that rank.
 
@@ -284,10 +231,10 @@ def add_slack(model: nn.Module, rank: int) -> None:
 
 
 def set_matrix(modules: Sequence[TiedModule], name: str, ways: Sequence[tuple[Tensor, Tensor]]) -> None:
-    """Set the matrix that modules use to the mean of theirs, and what they have beyond it to the rest.
+    """Set the matrix that modules use to the mean of theirs, and their slack to what the way out is beyond that mean.
 
-    The mean is nearest to all in least squares. A deviation becomes the whole rest, and a slack what is nearest to the
-    rest within its rank: the truncated singular value decomposition.
+    The mean is nearest to all in least squares. A slack is nearest to the rest within its rank: the truncated singular
+    value decomposition.
 
     Args:
         modules (Sequence[TiedModule]): One module, or those that share.
@@ -298,11 +245,7 @@ def set_matrix(modules: Sequence[TiedModule], name: str, ways: Sequence[tuple[Te
     with torch.no_grad():
         ways = [[way.view_as(matrix) for way in pair] for pair in ways]
         matrix.copy_(sum(way for pair in ways for way in pair) / (2 * len(ways)))
-        for module, (way_in, way_out) in zip(modules, ways, strict=True):
-            if hasattr(module, 'deviation'):
-                module.deviation.way_in[name].copy_(way_in - matrix)
-                module.deviation.way_out[name].copy_(way_out - matrix)
-                module.deviation.alpha.fill_(1)
+        for module, (_, way_out) in zip(modules, ways, strict=True):
             if hasattr(module, 'slack'):
                 left, values, right = torch.linalg.svd(way_out - matrix, full_matrices=False)
                 rank = module.slack.left[name].shape[1]

@@ -39,7 +39,7 @@ class BorrowingLinear(Borrower, nn.Linear):
 def share_matrices(layers: Sequence[nn.Module]) -> None:
     """Let layers use the matrices of the first: those of tied modules and of linear maps.
 
-    Norms, biases, layer scales, deviations and slack stay each layer's own. A matrix is a parameter of the first layer
+    Norms, biases, layer scales and slack stay each layer's own. A matrix is a parameter of the first layer
     alone: in ``parameters()``, in the state dict and in an exported file there is one.
 
     Args:

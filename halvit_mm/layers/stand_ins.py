@@ -48,7 +48,7 @@ class TiedLinear(WayIn):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (..., in) to (..., out)."""
-        return by_token(x, lambda tokens: linear(tokens, self.in_and_out('weight')[0], self.bias))
+        return by_token(x, lambda tokens: linear(tokens, self.way_in('weight'), self.bias))
 
 
 class TiedConv1x1(WayIn):
@@ -76,7 +76,7 @@ class TiedConv1x1(WayIn):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (N, in, H, W) to (N, out, H / stride, W / stride), rounded up."""
-        return conv1x1(x, self.in_and_out('weight')[0], self.bias, self.stride)
+        return conv1x1(x, self.way_in('weight'), self.bias, self.stride)
 
 
 class TiedKeyValue(WayIn):
@@ -99,7 +99,7 @@ class TiedKeyValue(WayIn):
 
     def maps(self) -> tuple[Tensor, ...]:
         """The matrices of the linear maps, each of shape (D, D)."""
-        key, value = self.in_and_out('kv_weight')
+        key, value = self.way_in('kv_weight'), self.way_out('kv_weight')
         return key, transposed_view(value)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -130,7 +130,7 @@ class TiedQueryKeyValue(TiedKeyValue):
     matrices = ('q_weight', 'kv_weight')
 
     def maps(self) -> tuple[Tensor, ...]:
-        return self.in_and_out('q_weight')[0], *super().maps()
+        return self.way_in('q_weight'), *super().maps()
 
 
 class TransposedLinear(nn.Module):
@@ -155,7 +155,7 @@ class TransposedLinear(nn.Module):
     @property
     def transposed(self) -> Tensor:
         """Tensor: W of the way out, shape (out, in, ...)."""
-        return self._way_in[0].in_and_out(self.matrix)[1]
+        return self._way_in[0].way_out(self.matrix)
 
     @property
     def weight(self) -> Tensor:
@@ -217,12 +217,12 @@ class TiedTorchAttention(TiedModule, nn.MultiheadAttention):
 
     @property
     def q_proj_weight(self) -> Tensor:
-        return self.in_and_out('q_weight')[0]
+        return self.way_in('q_weight')
 
     @property
     def k_proj_weight(self) -> Tensor:
-        return self.in_and_out('kv_weight')[0]
+        return self.way_in('kv_weight')
 
     @property
     def v_proj_weight(self) -> Tensor:
-        return transposed_view(self.in_and_out('kv_weight')[1])
+        return transposed_view(self.way_out('kv_weight'))

@@ -2,11 +2,11 @@ from mmengine.logging import print_log
 from torch import nn
 
 from halvit_mm.io.weights import guard
-from halvit_mm.layers import TiedModule, add_deviations
+from halvit_mm.layers import TiedModule
 from halvit_mm.registry import MODELS
 
 
-def _tied_model(of: str, tie: dict = dict(), annealed: bool = False, **model_cfg) -> nn.Module:
+def _tied_model(of: str, tie: dict = dict(), **model_cfg) -> nn.Module:
     """A tied model or backbone of upstream, by config.
 
     ``dict(type='SwinTransformer', ...)`` becomes ``dict(type='halvit_mm.TiedModel', of='SwinTransformer', ...)``, in
@@ -15,8 +15,6 @@ def _tied_model(of: str, tie: dict = dict(), annealed: bool = False, **model_cfg
     Args:
         of (str): Upstream's type.
         tie (dict): Arguments of :func:`~halvit_mm.tying.tie_model`, without ``way``. Defaults to ``dict()``.
-        annealed (bool): Whether the matrices have deviations; see :class:`~halvit_mm.train.AnnealTyingHook`. Defaults
-            to False.
         **model_cfg: Arguments of upstream's type.
 
     Returns:
@@ -33,8 +31,6 @@ def _tied_model(of: str, tie: dict = dict(), annealed: bool = False, **model_cfg
     for module in model.modules():
         if isinstance(module, TiedModule):
             module.reset_parameters()
-    if annealed:
-        add_deviations(model)
     guard(model)
     return model
 

@@ -1,4 +1,3 @@
-from .hooks.anneal import AnnealTyingHook
 from .hooks.bad_images import BadImageHook
 from .hooks.checkpoint import WholeCheckpointHook
 from .hooks.finite import FiniteStepHook
@@ -14,7 +13,6 @@ from .loops import ResumableEpochTrainLoop, ResumableIterTrainLoop
 from .runner import ResumableRunner
 
 __all__ = [
-    'AnnealTyingHook',
     'BadImageHook',
     'FiniteStepHook',
     'HangHook',

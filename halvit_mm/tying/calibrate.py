@@ -8,7 +8,6 @@ import torch
 from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
 from torch import Tensor, nn
 
-from halvit_mm.layers import tied_modules
 from halvit_mm.layers.sharing import groups_that_share
 
 
@@ -86,9 +85,8 @@ def fit_units(
 
     Least squares on outputs: the tied block, given the tied model's own input, is fitted to the output of the plain
     block for the plain model's input, so that it corrects the errors of the blocks in front of it. Adam with a cosine
-    schedule fits the matrices, biases and norms of the block. Where the matrices have deviations, only the shared
-    matrices are fitted, and the deviations then take up the differences from the plain matrices: the model keeps the
-    plain one's function. Blocks that share matrices are fitted together, as one block.
+    schedule fits the matrices, biases and norms of the block. Blocks that share matrices are fitted together, as one
+    block.
 
     Args:
         plain (nn.Module): The plain model.
@@ -100,30 +98,16 @@ def fit_units(
         report (Callable): Called with the name of each block and its relative errors before and after.
             Defaults to a function that does nothing.
     """
-    owners = [module for _, module in tied_modules(tied) if hasattr(module, 'deviation')]
-    untied = [(owner, name, owner.in_and_out(name)) for owner in owners for name in owner.matrices]
-    untied = [(owner, name, [matrix.detach().clone() for matrix in ways]) for owner, name, ways in untied]
-    for owner in owners:
-        owner.deviation.alpha.fill_(0)
     for group in groups_that_share(tied, units):
         targets = [output for _, _, output in record(plain, group[-1], images)]
         inputs = [(args, kwargs) for args, kwargs, _ in record(tied, group[0], images)]
         block = _Chain([tied.get_submodule(unit) for unit in group])
-        report(' and '.join(group), *_fit(block, inputs, targets, steps, lr, bool(owners)))
-    for owner, name, ways in untied:
-        with torch.no_grad():
-            for deviations, matrix in zip((owner.deviation.way_in, owner.deviation.way_out), ways):
-                deviations[name].copy_(matrix - owner.matrix(name))
-        owner.deviation.alpha.fill_(1)
+        report(' and '.join(group), *_fit(block, inputs, targets, steps, lr))
 
 
-def _fit(module: nn.Module, inputs, targets, steps: int, lr: float, matrices_only: bool) -> tuple[float, float]:
+def _fit(module: nn.Module, inputs, targets, steps: int, lr: float) -> tuple[float, float]:
     """Fit a module; its relative errors before and after."""
-    if matrices_only:
-        owners = {user.owner: None for _, user in tied_modules(module)}
-        parameters = [owner.matrix(name) for owner in owners for name in owner.matrices]
-    else:
-        parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     module.eval()
     before = _relative_error(module, inputs, targets)
     # Batch norms use the statistics of the batch; nothing drops out.

@@ -50,7 +50,7 @@ def tie_weights(plain: nn.Module, tied: nn.Module, way: str = 'products') -> lis
     Args:
         plain (nn.Module): The plain model.
         tied (nn.Module): The tied model, in which a tied module has the name that it has in the plain model. The tied
-            model is changed; with deviations it then computes what the plain model does.
+            model is changed.
         way (str): As in :func:`~halvit_mm.tying.tie_model`. Defaults to ``'products'``.
 
     Returns:
@@ -104,9 +104,7 @@ def _is_tied_form(module: nn.Module, reference: nn.Module) -> bool:
 
 def _forms(module: nn.Module, reference: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """State dicts of a tied module and of the plain one once it is tied, without entries that may differ."""
-    ours = {
-        name: value for name, value in module.state_dict().items() if not {'deviation', 'slack'} & {*name.split('.')}
-    }
+    ours = {name: value for name, value in module.state_dict().items() if 'slack' not in name.split('.')}
     if isinstance(module, SharedBottleneckStage):
         # The depthwise convolutions and the shared matrix are not in the plain stage.
         return tuple(

@@ -12,7 +12,6 @@ from PIL import Image
 
 from halvit_mm.deploy.attention_maps import attention_weights, class_attention, draw_attention
 from halvit_mm.errors import UserError
-from halvit_mm.layers import TiedMultiheadAttention, add_deviations
 from halvit_mm.models.backbones import HaLViT
 from tests.utils import ROOT, TINY_ARCH, run_tool
 
@@ -29,17 +28,6 @@ def test_weights_of_a_plain_layer_are_those_that_it_attends_with(qkv_bias):
     assert weights.shape == (2, 3, 7, 7)
     heads = weights @ attention.qkv(x).chunk(3, -1)[2].unflatten(-1, (3, 8)).transpose(1, 2)
     torch.testing.assert_close(attention.proj(heads.transpose(1, 2).flatten(2)), attention(x))
-
-
-def test_weights_of_a_tied_layer_follow_its_deviations():
-    attention = TiedMultiheadAttention(embed_dims=24, num_heads=3).double().eval()
-    add_deviations(attention)
-    x = torch.randn(2, 7, 24).double()
-    before = attention_weights(attention, x)
-    for parameter in attention.deviation.way_in.values():
-        torch.nn.init.normal_(parameter)
-    assert torch.equal(attention_weights(attention, x), attention.attention_weights(x))
-    assert not torch.allclose(attention_weights(attention, x), before)
 
 
 @pytest.mark.parametrize('backbone', [HaLViT, VisionTransformer])

@@ -112,7 +112,7 @@ def test_arguments():
     assert arguments_of(dict) is None
     assert arguments_of(nn.Identity) is None  # drops what it is given
     assert [*arguments_of(nn.Dropout)] == ['p', 'inplace']
-    assert 'annealed' in arguments_of(HaLViT)
+    assert 'tie_rank' in arguments_of(HaLViT)
 
 
 def test_arguments_that_go_to_a_base_class():

@@ -9,9 +9,8 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.utils import parametrize
 
-from halvit_mm.layers import EncoderLayer, TiedEncoderLayer, TiedFFN, add_deviations
+from halvit_mm.layers import EncoderLayer, TiedEncoderLayer, TiedFFN, add_slack
 from halvit_mm.layers.recompute import LEVELS
-from halvit_mm.layers.shared import add_slack
 from tests.models.test_tie import LowRank
 from tests.utils import assert_equal_gradients, gradients
 
@@ -181,13 +180,13 @@ def test_a_layer_refuses_other_levels():
 
 
 @pytest.mark.parametrize('act', ['GELU', 'ReLU', 'Swish', 'HSwish', 'PReLU'])
-@pytest.mark.parametrize('change', ['none', 'dropout', 'deviation', 'low rank', 'frozen matrix', 'deepcopy', 'pickle'])
+@pytest.mark.parametrize('change', ['none', 'dropout', 'slack', 'low rank', 'frozen matrix', 'deepcopy', 'pickle'])
 def test_ffn_computes_the_same(act, change):
     def build(with_cp: bool) -> TiedFFN:
         torch.manual_seed(0)
         ffn = TiedFFN(D, M, act_cfg=dict(type=act), ffn_drop=0.3 * (change == 'dropout'), with_cp=with_cp).double()
-        if change == 'deviation':
-            add_deviations(ffn)
+        if change == 'slack':
+            add_slack(ffn, 2)
         for parameter in ffn.parameters():
             torch.nn.init.normal_(parameter, std=0.3)
         if change == 'low rank':

@@ -7,11 +7,9 @@ from torch import nn
 
 from halvit_mm.layers.shared import (
     TiedModule,
-    add_deviations,
     add_slack,
     conv1x1,
     linear,
-    remove_deviations,
     set_matrix,
     tied_modules,
     transposed_conv1x1,
@@ -74,28 +72,20 @@ class Owner(TiedModule, nn.Module):
         self.reset_parameters()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        way_in, way_out = self.in_and_out('weight')
-        return transposed_linear(F.relu(linear(x, way_in, self.bias)), way_out)
+        return transposed_linear(F.relu(linear(x, self.way_in('weight'), self.bias)), self.way_out('weight'))
 
 
-def test_deviations_are_what_two_matrices_are_beyond_their_mean():
+def test_slack_is_what_the_way_out_is_beyond_the_mean():
     model = nn.Sequential(Owner(), nn.ReLU())
     [(name, owner)] = tied_modules(model)
     assert (name, owner) == ('0', model[0])
-    assert owner.in_and_out('weight') == (owner.weight, owner.weight)
+    assert owner.way_in('weight') is owner.way_out('weight') is owner.weight
     assert not owner.bias.any()
-    add_deviations(model)
+    add_slack(model, 3)
     way_in, way_out = torch.randn(4, 3), torch.randn(4, 3)
     set_matrix([owner], 'weight', [(way_in, way_out)])
     torch.testing.assert_close(owner.weight, (way_in + way_out) / 2)
-    for own, expected in zip(owner.in_and_out('weight'), (way_in, way_out)):
-        torch.testing.assert_close(own, expected)
-    owner.deviation.alpha.fill_(0)
-    assert all(torch.equal(own, owner.weight) for own in owner.in_and_out('weight'))
-    remove_deviations(model)
-    assert [*model.state_dict()] == ['0.weight', '0.bias']
-    with pytest.raises(ValueError, match='Linear has no tied attention, FFN or bottleneck to anneal'):
-        add_deviations(nn.Linear(2, 2))
+    torch.testing.assert_close(owner.way_out('weight'), way_out)
 
 
 class TestSlack:

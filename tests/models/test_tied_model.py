@@ -34,14 +34,6 @@ def test_config_is_built_counted_and_trained(path):
     assert all(parameter.isfinite().all() for parameter in model.parameters())
 
 
-def test_deviations_are_an_option():
-    vit = dict(type='halvit_mm.TiedModel', of='mmpretrain.VisionTransformer', arch=TINY_ARCH, img_size=32, patch_size=8)
-    plain, annealed = MODELS.build(vit), MODELS.build({**vit, 'annealed': True})
-    deviating = {name.rpartition('.deviation.')[0] for name, _ in annealed.named_parameters() if 'deviation' in name}
-    assert deviating == {name for name, _ in tied_modules(plain)}
-    assert not any('deviation' in name for name, _ in plain.named_parameters())
-
-
 def test_parts_are_an_option():
     vit = dict(type='halvit_mm.TiedModel', of='mmpretrain.VisionTransformer', arch=TINY_ARCH, img_size=32, patch_size=8)
     model = MODELS.build({**vit, 'tie': dict(attn=False)})

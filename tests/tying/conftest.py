@@ -13,9 +13,8 @@ VIT = dict(arch=TINY_ARCH, **SMALL)
 
 def make_vit(tie: str, **cfg) -> HaLViT:
     vit = HaLViT(TINY_ARCH, tie=tie, **SMALL, **cfg).double().eval()
-    for name, parameter in vit.named_parameters():
-        if 'deviation' not in name:
-            torch.nn.init.normal_(parameter, std=0.3)
+    for parameter in vit.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
     return vit
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from halvit_mm.arguments import Expect, refuse_unknown_arguments
 from halvit_mm.io.weights import guard
-from halvit_mm.layers import EncoderLayer, TiedEncoderLayer, add_deviations, add_slack, share_matrices
+from halvit_mm.layers import EncoderLayer, TiedEncoderLayer, add_slack, share_matrices
 from halvit_mm.layers.resize import resize
 from halvit_mm.registry import MODELS
 
@@ -68,8 +68,6 @@ class HaLViT(VisionTransformer):
         tie_rank (int): Rank of what the way out of each tied pair has beyond the transpose of the way in, in each
             layer: ``W + U V``, which starts at W; see :class:`~halvit_mm.layers.shared.Slack`. 0 means none. Defaults
             to 0.
-        annealed (bool): Whether the tied matrices have deviations. :class:`~halvit_mm.train.AnnealTyingHook` scales
-            them down, from an untied model to a tied one. Defaults to False.
         with_cp (bool or str): Which of a layer's activations are computed again in the backward pass instead of being
             kept; the figures are for HaLViT-Tiny and -M, see ``docs/memory.md``:
 
@@ -89,7 +87,7 @@ class HaLViT(VisionTransformer):
 
     Raises:
         AssertionError: If ``arch`` or ``out_indices`` are not as above.
-        ValueError: If ``out_type``, ``tie``, ``share``, ``tie_rank``, ``annealed``, ``frozen_stages``, ``layer_cfgs``,
+        ValueError: If ``out_type``, ``tie``, ``share``, ``tie_rank``, ``frozen_stages``, ``layer_cfgs``,
             ``window_size`` or ``global_attn_layers`` are not as above.
         UserError: On loading a file that fills less than 90 % of it; see :func:`~halvit_mm.io.weights.guard`.
 
@@ -139,7 +137,6 @@ class HaLViT(VisionTransformer):
         tie: str = 'both',
         share: int = 1,
         tie_rank: int = 0,
-        annealed: bool = False,
         with_cp: bool | str = False,
         window_size: int = 0,
         global_attn_layers: Sequence[int] = (),
@@ -160,7 +157,7 @@ class HaLViT(VisionTransformer):
         expect.each(expect.whole, out_indices=out_indices)
         expect.fraction(drop_rate=drop_rate, drop_path_rate=drop_path_rate)
         expect.flag(qkv_bias=qkv_bias, final_norm=final_norm, with_cls_token=with_cls_token)
-        expect.flag(pre_norm=pre_norm, annealed=annealed)
+        expect.flag(pre_norm=pre_norm)
         expect.part('LN', norm_cfg=norm_cfg)
         expect.string(out_type=out_type, interpolate_mode=interpolate_mode)
         expect.whole(frozen_stages=frozen_stages, window_size=window_size)
@@ -185,10 +182,10 @@ class HaLViT(VisionTransformer):
                 f'frozen_stages={frozen_stages} is not an end of a group of share={share} layers; expected a multiple '
                 f'of {share}, or {num_layers}'
             )
-        if tie_rank < 0 or (tie_rank and (tie == 'none' or annealed)):
+        if tie_rank < 0 or (tie_rank and tie == 'none'):
             raise ValueError(
-                f'tie_rank={tie_rank} with tie={tie!r}, annealed={annealed} is not a rank beyond a tie; expected 0 or '
-                'more, of a model that is tied and not annealed'
+                f'tie_rank={tie_rank} with tie={tie!r} is not a rank beyond a tie; expected 0 or more, of a model that '
+                'is tied'
             )
         if isinstance(layer_cfgs, dict):
             layer_cfgs = [layer_cfgs] * num_layers
@@ -257,8 +254,6 @@ class HaLViT(VisionTransformer):
 
         for start in range(0, num_layers, share):
             share_matrices(self.layers[start : start + share])
-        if annealed:
-            add_deviations(self)
         if tie_rank:
             add_slack(self, tie_rank)
         guard(self)

@@ -2,7 +2,7 @@ import pytest
 import torch
 from mmpretrain.models.utils import MultiheadAttention
 
-from halvit_mm.layers import TiedMultiheadAttention, add_deviations
+from halvit_mm.layers import TiedMultiheadAttention, add_slack
 from tests.utils import assert_equal_gradients, gradients, tie_gradients, untie_state_dict
 
 
@@ -65,20 +65,20 @@ def test_qk_scale_multiplies_the_scores():
 
 
 @pytest.mark.parametrize('cfg', [dict(), dict(qkv_bias=False, qk_scale=0.05)])
-@pytest.mark.parametrize('deviations', [False, True])
-def test_attention_weights_are_those_of_forward(cfg, deviations):
+@pytest.mark.parametrize('rank', [0, 2])
+def test_attention_weights_are_those_of_forward(cfg, rank):
     attn = make_pair(**cfg)[0].attn
-    if deviations:
-        add_deviations(attn)
-        for parameter in attn.deviation.parameters():
+    if rank:
+        add_slack(attn, rank)
+        for parameter in attn.slack.parameters():
             torch.nn.init.normal_(parameter, std=0.3)
     x = torch.randn(2, 7, 24, dtype=torch.double)
     weights = attn.attention_weights(x)
     assert weights.shape == (2, 3, 7, 7)
     bias = attn.qkv_bias.chunk(3)[2] if cfg.get('qkv_bias', True) else 0
-    values = x @ attn.in_and_out('kv_weight')[1] + bias
+    values = x @ attn.way_out('kv_weight') + bias
     heads = weights @ values.unflatten(-1, (3, 8)).transpose(1, 2)
-    expected = heads.transpose(1, 2).flatten(2) @ attn.in_and_out('q_weight')[1] + attn.proj_bias
+    expected = heads.transpose(1, 2).flatten(2) @ attn.way_out('q_weight') + attn.proj_bias
     torch.testing.assert_close(attn(x), expected, rtol=0, atol=1e-12)
 
 

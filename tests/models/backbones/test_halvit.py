@@ -180,9 +180,8 @@ class TestStructure:
             (dict(layer_cfgs=[dict()]), ValueError, 'layer_cfgs has 1 entries for 3 layers'),
             (dict(share=0), ValueError, 'share=0'),
             (dict(share=2, frozen_stages=1), ValueError, 'frozen_stages=1 is not an end of a group of share=2 layers'),
-            (dict(tie_rank=-1), ValueError, "tie_rank=-1 with tie='both', annealed=False is not a rank"),
-            (dict(tie_rank=2, tie='none'), ValueError, "tie_rank=2 with tie='none', annealed=False is not a rank"),
-            (dict(tie_rank=2, annealed=True), ValueError, 'tie_rank=2 .*annealed=True is not a rank'),
+            (dict(tie_rank=-1), ValueError, "tie_rank=-1 with tie='both' is not a rank"),
+            (dict(tie_rank=2, tie='none'), ValueError, "tie_rank=2 with tie='none' is not a rank"),
             (dict(layer_cfgs=dict(ffn_type='swiglu_fused')), ValueError, "ffn_type='swiglu_fused'"),
         ],
     )
