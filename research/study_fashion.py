@@ -58,7 +58,6 @@ VARIANTS = {
     'untied, distilled': distilled('none'),
     'tied, distilled': distilled('both'),
     'tied, from mean': started('mean'),
-    'tied, from bases': started('bases'),
     'tied, from products': started('products'),
     'tied, from products, fitted': started('products', fit=True),
     'tied, rank 16, from products': started('products', options=('model.backbone.tie_rank=16',)),

@@ -31,7 +31,7 @@ WARM, DISTILLED = (CONFIGS / f'halvit-{name}_2xb64_digits.py' for name in ('warm
 UNTIED = 'model.backbone.tie=none'
 BATCH = 128  # of all ranks together
 EPOCHS = (5, 10, 20)
-STARTS = {f'{way}{fit}': way for fit in ('', ' + fit') for way in ('mean', 'bases', 'products')}
+STARTS = {f'{way}{fit}': way for fit in ('', ' + fit') for way in ('mean', 'products')}
 RANDOM = 'random'
 RECIPES = ('plain', 'distilled')
 

@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument('--out', required=True, metavar='FILE', help='checkpoint to write, for load_from')
     parser.add_argument(
         '--way',
-        choices=['mean', 'bases', 'products'],
+        choices=['mean', 'products'],
         default='products',
         help='(default: %(default)s)',
     )

@@ -1,4 +1,4 @@
-"""Changes of basis that keep the function of a plain layer, chosen so that its matrices come close to tied ones.
+"""Changes of basis that keep the function of a plain layer, chosen so that it comes close to a tied one.
 
 Attention, head by head: for any invertible A and B
 
@@ -14,9 +14,8 @@ allows no factors, so that no change of basis brings such a network closer to a 
 
 Close matrices are not close functions. Where A and B may be any invertible maps, those that bring the matrices closest
 let a few features grow and the others vanish: on a trained ViT the matrices agreed to 0.3, and the output of the tied
-attention was further off than without any change of basis. So A and B are either orthogonal and chosen by the
-matrices (:func:`align_attention`), or invertible and chosen by the products ``W_q^T W_k`` and ``W_o W_v`` of each head,
-which are all that an attention computes with (:func:`align_products`).
+attention was further off than without any change of basis. So A and B are chosen by the products ``W_q^T W_k`` and
+``W_o W_v`` of each head, which are all that an attention computes with (:func:`align_products`).
 """
 
 from dataclasses import dataclass, replace
@@ -25,10 +24,8 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-# Of Procrustes; none takes the matrices further apart.
-ROUNDS = 100
 # Of L-BFGS
-STEPS = 200
+STEPS = 500
 
 
 @dataclass
@@ -149,45 +146,11 @@ def move_biases(weights: AttentionWeights) -> AttentionWeights:
     return replace(weights, value_bias=torch.zeros_like(weights.value_bias), out_bias=out_bias)
 
 
-def align_attention(weights: AttentionWeights) -> AttentionWeights:
-    """Turn each head's bases so that ``W_q`` comes closest to ``W_o^T`` and ``W_k`` to ``W_v^T``.
-
-    The directions come from orthogonal A and B: given B, the best A of a head is the solution of an orthogonal
-    Procrustes problem (Schönemann, Psychometrika 1966), and the same holds for B given A; they are solved in turn. The
-    sizes come from one factor for A and B of all heads, which makes the norms within the pairs as equal as possible.
-
-    Args:
-        weights (AttentionWeights): The attention.
-
-    Returns:
-        AttentionWeights: The same attention in the new bases.
-    """
-    H = weights.num_heads
-    query, key, value, out = (
-        matrix.detach().double().unflatten(0, (H, -1))
-        for matrix in (weights.query, weights.key, weights.value, weights.out.T)
-    )
-    d = query.shape[1]
-    # (H, d, D) each. A enters the pairs as A q against B o, and A k against v^T B^T.
-    A = torch.eye(d, dtype=torch.double, device=query.device).expand(H, d, d)
-    B = A
-    for _ in range(ROUNDS):
-        A = _procrustes(_targets(query, key, B, out, value))
-        B = _procrustes(_targets(out, value, A, query, key))
-    # The norms: a W_q against W_o^T / b and W_k / a against b W_v^T ask for one product a b.
-    norms = [matrix.norm() for matrix in (query, key, value, out)]
-    product = ((norms[3] / norms[0]) * (norms[1] / norms[2])).sqrt().item()
-    if not 0 < product < float('inf'):
-        product = 1.0
-    dtype = weights.query.dtype
-    return change_basis(weights, (A * product**0.5).to(dtype), (B * product**0.5).to(dtype))
-
-
 def align_products(weights: AttentionWeights) -> AttentionWeights:
     """Choose each head's bases so that the products of the tied attention come closest to the plain one's.
 
     A and B, any invertible maps, minimize the relative squared errors of ``S_q^T S_k`` and ``S_q^T S_v`` of all heads,
-    S being the mean of each pair, by L-BFGS from the result of :func:`align_attention`.
+    S being the mean of each pair, by L-BFGS from identities.
 
     Args:
         weights (AttentionWeights): The attention.
@@ -195,7 +158,7 @@ def align_products(weights: AttentionWeights) -> AttentionWeights:
     Returns:
         AttentionWeights: The same attention in the new bases.
     """
-    start = align_attention(weights).to(torch.double)
+    start = weights.to(torch.double)
     wanted = start.products()
     d = len(start.query) // weights.num_heads
     identity = torch.eye(d, dtype=torch.double, device=start.query.device).repeat(weights.num_heads, 1, 1)
@@ -212,25 +175,6 @@ def align_products(weights: AttentionWeights) -> AttentionWeights:
     with torch.enable_grad():
         optimizer.step(closure)
     return change_basis(start, *maps).to(weights.query.dtype)
-
-
-def _targets(own: Tensor, crossed: Tensor, other: Tensor, fellow: Tensor, crossing: Tensor) -> Tensor:
-    """The products that each head's map is to maximize, shape (H, d, d).
-
-    The map brings the rows of ``own`` close to those of ``other fellow``, and the rows of ``crossed`` close to the
-    columns of ``other crossing``.
-    """
-    H, d, D = own.shape
-    pairs = torch.einsum('hij,hjn,hkn->hik', other, fellow, own)
-    # Columns of the crossing, as rows: (D, D) -> (H, d, D)
-    turned = torch.einsum('hij,hjn->hin', other, crossing).reshape(D, D).T.unflatten(0, (H, d))
-    return pairs + torch.einsum('hin,hkn->hik', turned, crossed)
-
-
-def _procrustes(products: Tensor) -> Tensor:
-    """The orthogonal R of each head with the largest ``trace(R^T M)``: shape (H, d, d) both."""
-    U, _, Vh = torch.linalg.svd(products)
-    return U @ Vh
 
 
 def align_ffn(weights: FFNWeights) -> FFNWeights:

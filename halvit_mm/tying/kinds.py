@@ -19,13 +19,13 @@ from halvit_mm.layers.stand_ins import (
     TransposedLinear,
 )
 
-from .bases import AttentionWeights, FFNWeights, align_attention, align_ffn, align_products, move_biases
+from .bases import AttentionWeights, FFNWeights, align_ffn, align_products, move_biases
 
 Weights = AttentionWeights | FFNWeights
 
 
 # How the weights of an untied layer are prepared before the mean of a pair becomes the shared matrix
-WAYS = ('mean', 'bases', 'products')
+WAYS = ('mean', 'products')
 
 
 def align(weights: Weights, way: str) -> Weights:
@@ -36,8 +36,7 @@ def align(weights: Weights, way: str) -> Weights:
         return weights
     if isinstance(weights, FFNWeights):
         return align_ffn(weights)
-    weights = move_biases(weights)
-    return align_attention(weights) if way == 'bases' else align_products(weights)
+    return align_products(move_biases(weights))
 
 
 def _stacked_bias(layer: nn.Linear) -> Tensor:

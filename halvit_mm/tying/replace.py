@@ -80,8 +80,8 @@ def tie_model(
         within (str or Sequence[str]): Names of modules, such as ``'encoder'``; only layers within them are tied.
             Defaults to ``()``, which means everywhere.
         way (str): Preparation before the mean is taken, see :mod:`halvit_mm.tying.bases`: ``'mean'``: none;
-            ``'bases'``: changes of basis that bring the matrices closer; ``'products'``: changes of basis that bring
-            the products of an attention's matrices closer. Defaults to ``'products'``.
+            ``'products'``: changes of basis that bring the products of an attention's matrices closer. Defaults to
+            ``'products'``.
         with_cp (bool): Whether the activations of the tied feed-forward networks are computed again in the backward
             pass instead of being kept. Defaults to False.
 

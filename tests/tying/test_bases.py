@@ -4,7 +4,6 @@ from mmcv.cnn.bricks.transformer import FFN
 from mmpretrain.models.utils import MultiheadAttention
 
 from halvit_mm.tying.bases import (
-    align_attention,
     align_ffn,
     align_products,
     assign_units,
@@ -42,7 +41,6 @@ def random_maps(num_heads: int) -> torch.Tensor:
 
 CHANGES = dict(
     change_basis=lambda weights: change_basis(weights, random_maps(weights.num_heads), random_maps(weights.num_heads)),
-    align_attention=align_attention,
     align_products=align_products,
     move_biases=move_biases,
 )
@@ -67,29 +65,19 @@ def product_errors(weights, tied) -> list[float]:
     return [((a - b).norm() / b.norm()).item() for a, b in zip(tied.products(), weights.products())]
 
 
-@pytest.mark.parametrize('num_heads', [1, 3, 8])
-def test_aligned_matrices_are_closer(num_heads):
-    weights = kind_of(attn := make_attention(num_heads)).read(attn)
-    before = sum(relative_error(*pair) ** 2 for pair in weights.pairs().values())
-    after = sum(relative_error(*pair) ** 2 for pair in align_attention(weights).pairs().values())
-    assert after < 0.95 * before
-
-
 @pytest.mark.parametrize('num_heads', [2, 3])
 def test_aligned_products_are_closer(num_heads):
     weights = kind_of(attn := make_attention(num_heads)).read(attn)
-    aligned, turned = align_products(weights), align_attention(weights)
-    assert max(product_errors(weights, aligned.tied())) < min(product_errors(weights, turned.tied()))
-    assert max(product_errors(weights, turned.tied())) < min(product_errors(weights, weights.tied()))
+    aligned = align_products(weights)
+    assert max(product_errors(weights, aligned.tied())) < 0.8 * min(product_errors(weights, weights.tied()))
 
 
-@pytest.mark.parametrize('align', [align_attention, align_products])
-def test_a_tied_attention_in_other_bases_is_found_again(align):
+def test_a_tied_attention_in_other_bases_is_found_again():
     weights = kind_of(attn := make_attention(3)).read(attn).tied()
     turns = [torch.linalg.qr(torch.randn(3, 8, 8, dtype=torch.double))[0] * factor for factor in (2.0, 0.5)]
     hidden = change_basis(weights, *turns)
     assert max(relative_error(*pair) for pair in hidden.pairs().values()) > 0.5
-    assert max(product_errors(hidden, align(hidden).tied())) < 0.5 * min(product_errors(hidden, hidden.tied()))
+    assert max(product_errors(hidden, align_products(hidden).tied())) < 0.5 * min(product_errors(hidden, hidden.tied()))
 
 
 def test_relative_error():

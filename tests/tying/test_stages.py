@@ -40,7 +40,7 @@ def test_a_shared_stage_hidden_in_a_plain_one_is_found_again(cfg):
             block.conv1.weight.mul_(factor.view(-1, 1, 1, 1))
             block.norm1.running_mean.mul_(factor)
             block.norm1.running_var.copy_((block.norm1.running_var + 1e-5) * factor**2 - 1e-5)
-    tie_weights(plain, tied, 'bases')
+    tie_weights(plain, tied, 'products')
     x = torch.randn(2, stage.weight.shape[1], 5, 5, dtype=torch.double)
     for own, block in [*zip(tied.layer3, blocks)][1:]:
         torch.testing.assert_close(own(x, tied.layer3.weight), block(x), rtol=0, atol=1e-6)
