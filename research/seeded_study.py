@@ -8,6 +8,7 @@ thread. Results are kept in a JSON file, and a second call goes on from there.
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import defaultdict
@@ -102,6 +103,11 @@ class Study:
         rate = self.rate_of(name)
         return rate, [self.train(name, rate, seed) for seed in seeds]
 
+    def before(self, name: str, rate: float, seeds: list[int]) -> float | None:
+        """Mean over seeds of a start's top-1, before any training, less that of the weights that it was made of."""
+        found = [self.top1.get(f'{self._key(name, rate, seed)}, before') for seed in seeds]
+        return None if None in found else mean(found)
+
     def _key(self, name: str, rate: float, seed: int) -> str:
         return ', '.join([name, f'lr {rate:g}', f'seed {seed}', *self.options])
 
@@ -119,7 +125,7 @@ class Study:
         if variant.teacher:
             options.append(f'model.teacher_checkpoint={self._checkpoint(variant.teacher, seed)}')
         if variant.start is not None:
-            options.append(f'load_from={self._start(variant, seed, self._folder(key) / "start.pth")}')
+            options.append(f'load_from={self._start(name, rate, seed)}')
         command = [str(ROOT / 'tools/train.py'), str(variant.config)]
         value = train_variant(command, self._folder(key), [*variant.options, *options, *self.options])
         with self._lock:
@@ -136,7 +142,9 @@ class Study:
                 found = [*self._folder(key).glob('epoch_*.pth')]
         return found[0]
 
-    def _start(self, variant: Variant, seed: int, out: Path) -> Path:
+    def _start(self, name: str, rate: float, seed: int) -> Path:
+        """First weights of a variant; what they lack to those that they are made of is kept."""
+        variant, out = self.design.variants[name], self._folder(self._key(name, rate, seed)) / 'start.pth'
         baseline = self.design.variants[variant.baseline]
         command = [ROOT / 'tools/tie_checkpoint.py', baseline.config, self._checkpoint(variant.baseline, seed)]
         command += [variant.config, '--out', out, *variant.start, '--source-options', *baseline.options]
@@ -146,6 +154,9 @@ class Study:
         done = subprocess.run([sys.executable, *command], capture_output=True, text=True, env=environment)
         if done.returncode:
             raise UserError(f'{out} could not be made: {done.stderr.strip().splitlines()[-1]}')
+        source, start = (float(value) for value in re.findall(r'^top-1 .*: ([\d.]+) %$', done.stdout, re.MULTILINE))
+        with self._lock:
+            self.top1[f'{self._key(name, rate, seed)}, before'] = round(start - source, 2)
         return out
 
 
@@ -181,10 +192,12 @@ def run_study(design: Design, description: str) -> None:
         compared = difference(values, reached[variant.baseline][1]) if known else ''
         half = interval(values)
         rows.append([name, f'{size:,}', f'{rate:g}', *(f'{value:.2f}' for value in values)])
+        before = study.before(name, rate, args.seeds)
         rows[-1] += [f'{mean(values):.2f}' + (f' ± {half:.2f}' if half else ''), compared]
+        rows[-1] += ['' if before is None else f'{before:+.2f}']
         points.append((name, size / 1e6, mean(values), half))
     seeds = [f'seed {seed}' for seed in args.seeds]
-    table = markdown_table(['', 'parameters', 'learning rate', *seeds, 'mean', 'difference'], rows)
+    table = markdown_table(['', 'parameters', 'learning rate', *seeds, 'mean', 'difference', 'start'], rows)
     print('', table, sep='\n')
     chosen = dict(choice_seed=CHOICE_SEED, choice_epochs=design.choice_epochs)
     out.write_text(design.report.format(table=table, rates=', '.join(f'{rate:g}' for rate in RATES), **chosen))
