@@ -90,6 +90,7 @@ KINDS = (
     ('.xml', 'fp16', False, False),
     ('.xml', 'int8', False, False),
 )
+IMAGES = {'mmpretrain': 8, 'mmdet': 2, 'mmseg': 2}  # to compare on
 CALIBRATION_IMAGES = 64  # the tool's 512 take most of the time, and change no file's structure
 SHAPES = {'mmdet': (192, 256), 'mmseg': (128, 160)}  # of a classifier's images its own
 BEGIN, END = '<!-- table -->', '<!-- end of table -->'
@@ -130,7 +131,7 @@ def spread_scores(cfg: Config, path: str) -> None:
     torch.save(dict(state_dict=model.state_dict()), path)
 
 
-def check(cfg: Config, kind: tuple[str, str, bool, bool], images: int) -> dict[str, object]:
+def check(cfg: Config, kind: tuple[str, str, bool, bool]) -> dict[str, object]:
     """Export a model, and return what ``export`` says of the file: the sizes and errors, or why there is none."""
     suffix, precision, any_size, boxes = kind
     said, checkpoint = [], None
@@ -141,7 +142,7 @@ def check(cfg: Config, kind: tuple[str, str, bool, bool], images: int) -> dict[s
             checkpoint = str(Path(folder, 'weights.pth'))
             spread_scores(cfg, checkpoint)
         options = dict(shape=SHAPES.get(scope_of(cfg)), dynamic_size=any_size, boxes=boxes)
-        options |= dict(verify=images, calibrate=CALIBRATION_IMAGES)
+        options |= dict(verify=IMAGES[scope_of(cfg)], calibrate=CALIBRATION_IMAGES)
         try:
             export(cfg, checkpoint, path, precision, say=said.append, **options)
         except UserError as error:
@@ -188,7 +189,6 @@ def main() -> None:
     parser.add_argument('--models', nargs='+', metavar='WORD', default=[''], help='only configs whose paths have these')
     parser.add_argument('--kinds', nargs='+', metavar='WORDS', default=[''], help='only columns whose names have these')
     parser.add_argument('--again', action='store_true', help='these cells anew, not only those that are missing')
-    parser.add_argument('--images', type=int, default=8, help='to compare on (default: %(default)s)')
     parser.add_argument('--data', type=Path, default=ROOT / 'data', help='folder of the digits (default: data)')
     parser.add_argument('--out', type=Path, default=ROOT / 'docs/exports.md', help='(default: docs/exports.md)')
     args = parser.parse_args()
@@ -217,7 +217,7 @@ def main() -> None:
                 cfg = read_config(path, options, args.data)
                 if (kind[3] and scope_of(cfg) != 'mmdet') or (name_of(kind) in row and not args.again):
                     continue
-                row[name_of(kind)] = check(cfg, kind, args.images)
+                row[name_of(kind)] = check(cfg, kind)
                 say(f'{name}, {name_of(kind)}: {row[name_of(kind)]}')
                 kept.write_text(json.dumps(results | dict(cells=cells), indent=1) + '\n')
         text = args.out.read_text() if args.out.exists() else f'{BEGIN}\n{END}\n'
