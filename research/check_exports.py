@@ -127,7 +127,7 @@ def spread_scores(cfg: Config, path: str) -> None:
     """Write weights of a detector of one stage whose head is drawn wider: all of its boxes start with one score."""
     model = build_model(cfg)
     for parameter in model.bbox_head.parameters():
-        torch.nn.init.normal_(parameter, std=0.03)
+        torch.nn.init.normal_(parameter, std=0.01)
     torch.save(dict(state_dict=model.state_dict()), path)
 
 
