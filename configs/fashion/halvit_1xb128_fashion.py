@@ -2,7 +2,7 @@
 # model.backbone.tie=none
 _base_ = [
     '../_base_/datasets/fashion_bs128_28.py',
-    '../_base_/schedules/fashion_adamw_20e.py',
+    '../_base_/schedules/fashion_adamw_6e.py',
     '../_base_/default_runtime.py',
 ]
 
@@ -26,5 +26,5 @@ model = dict(
     init_cfg=[dict(type='TruncNormal', layer='Linear', std=0.02)],
 )
 
-default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=20))
+default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=6))
 randomness = dict(seed=0)

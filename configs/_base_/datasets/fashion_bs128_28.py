@@ -1,5 +1,5 @@
 # Fashion-MNIST (arXiv 1708.07747), as torchvision.datasets.FashionMNIST('data', download=True) leaves it on the disk.
-# The first 10,000 images of the training list are trained on, and on 5,000 others of that list schedules are chosen.
+# The first 30,000 images of the training list are trained on, and on 5,000 others of that list schedules are chosen.
 dataset_type = 'FashionMNIST'
 data_preprocessor = dict(num_classes=10, mean=[72.9], std=[90.0], to_rgb=False)
 
@@ -15,7 +15,7 @@ data = dict(_scope_='mmpretrain', type=dataset_type, data_root='data/FashionMNIS
 loader = dict(batch_size=128, num_workers=0, persistent_workers=False)
 train_dataloader = dict(
     **loader,
-    dataset=dict(**data, split='train', indices=10_000, pipeline=train_pipeline),
+    dataset=dict(**data, split='train', indices=30_000, pipeline=train_pipeline),
     sampler=dict(_scope_='mmpretrain', type='DefaultSampler', shuffle=True),
 )
 val_dataloader = dict(

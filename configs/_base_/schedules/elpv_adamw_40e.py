@@ -1,3 +1,10 @@
-_base_ = './fashion_adamw_20e.py'
+_base_ = './digits_adamw_100e.py'
 
+optim_wrapper = dict(optimizer=dict(lr=1e-3))
+param_scheduler = [
+    dict(_scope_='mmpretrain', type='LinearLR', start_factor=1e-2, by_epoch=True, end=2, convert_to_iter_based=True),
+    dict(
+        _scope_='mmpretrain', type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=2, convert_to_iter_based=True
+    ),
+]
 train_cfg = dict(max_epochs=40, val_interval=40)
