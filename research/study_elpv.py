@@ -37,9 +37,9 @@ package elpv-dataset): 1,575 to train on, 395 held out, 654 for testing, of whic
 {choice_epochs} epochs each, seed {choice_seed}, on the held-out photographs; all else is the same for all models. Each
 training is one process of one thread.
 
-"Difference" is to the untied model, of the ResNet to the plain one, with the same seeds: the mean of the pairs, and the
-interval by Student's t that holds it in 95 of 100 cases. Where the interval has 0 in it, the study cannot tell the two
-apart.
+"Difference" is that of the mean to the untied model's, of the ResNet to the plain one's, and the interval by Student's
+t that holds it in 95 of 100 cases. The interval is made of what neither the model nor the seed explains, pooled over
+all models. Where the interval has 0 in it, the study cannot tell the two apart.
 
 {table}
 

@@ -75,9 +75,10 @@ as its teacher. The learning rate of each model is chosen among {rates} by one t
 seed {choice_seed}, on 5,000 further images of the training list; all else is the same for all models. Each training is
 one process of one thread. {split}
 
-"Difference" is to the baseline with the same seeds: the mean of the pairs, and the interval by Student's t that holds
-it in 95 of 100 cases. The baseline is the untied model, of ResNets the plain one, and of the tied distilled model the
-untied distilled one. Where the interval has 0 in it, the study cannot tell the two apart. "Start" is the mean top-1 of
+"Difference" is that of the mean to the baseline's, and the interval by Student's t that holds it in 95 of 100 cases.
+The interval is made of what neither the model nor the seed explains, pooled over all models. The baseline is the untied
+model, of ResNets the plain one, and of the tied distilled model the untied distilled one. Where the interval has 0 in
+it, the study cannot tell the two apart. "Start" is the mean top-1 of
 the starts before any training, less that of the untied models that they are made of, both on the held-out images.
 
 {table}

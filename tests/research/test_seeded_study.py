@@ -3,8 +3,9 @@ import json
 import numpy as np
 import pytest
 import study_fashion
+from compare_untied import interval
 from prepare_elpv import split
-from seeded_study import Study
+from seeded_study import Study, half_of_interval
 from study_digits import parameters
 
 from halvit_mm.io.checkpoints import load_file
@@ -61,6 +62,17 @@ def test_what_is_not_known_is_trained(folder):
     slack = [value for key, value in load_file(start)['state_dict'].items() if '.slack.left.' in key]
     assert slack
     assert all(value.shape[1] == 16 and value.abs().max() > 0 for value in slack)
+
+
+def test_the_interval_is_that_of_pairs_of_two_variants():
+    """And of more variants one from what all deviate by."""
+    ours, theirs = [80.0, 81.0, 83.0], [79.5, 81.5, 81.0]
+    pairs = [a - b for a, b in zip(ours, theirs)]
+    assert half_of_interval([ours, theirs]) == pytest.approx(interval(pairs))
+    seeds = [[value + seed for seed in (0, 3, 7)] for value in (50, 60, 70)]
+    assert half_of_interval(seeds) == pytest.approx(0, abs=1e-9)
+    assert half_of_interval([*seeds, ours, theirs]) < interval(pairs)
+    assert half_of_interval([ours]) == half_of_interval([[80.0], [81.0]]) == 0
 
 
 def test_the_seed_of_the_choice_is_refused(folder):
