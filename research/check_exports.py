@@ -214,8 +214,10 @@ def main() -> None:
             name = Subject(path, options=options).name
             row = cells[name]
             for kind in kinds:
+                if name_of(kind) in row and not args.again:
+                    continue
                 cfg = read_config(path, options, args.data)
-                if (kind[3] and scope_of(cfg) != 'mmdet') or (name_of(kind) in row and not args.again):
+                if kind[3] and scope_of(cfg) != 'mmdet':
                     continue
                 row[name_of(kind)] = check(cfg, kind)
                 say(f'{name}, {name_of(kind)}: {row[name_of(kind)]}')
