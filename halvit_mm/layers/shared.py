@@ -188,18 +188,14 @@ class TiedModule(Borrower):
             initialize = self.draw if name in self.matrices else nn.init.zeros_
             initialize(parameter)
 
-    def way_in(self, name: str) -> Tensor:
-        """``W_1``: the matrix of that name."""
-        return self.matrix(name)
-
     def way_out(self, name: str) -> Tensor:
         """``W_2^T``, of the same shape: the matrix of that name, with the module's slack if it has one."""
         matrix, slack = self.matrix(name), getattr(self, 'slack', None)
         return matrix if slack is None else matrix + slack.difference(name)
 
     def linear(self, name: str, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """:func:`linear` by the way in of the matrix of that name: shape (T, in) to (T, out)."""
-        return linear(x, self.way_in(name), bias)
+        """:func:`linear` by the matrix of that name: shape (T, in) to (T, out)."""
+        return linear(x, self.matrix(name), bias)
 
     def transposed_linear(self, name: str, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """:func:`transposed_linear` by the way out of the matrix of that name: shape (T, out) to (T, in).

@@ -48,7 +48,7 @@ class TiedLinear(WayIn):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (..., in) to (..., out)."""
-        return by_token(x, lambda tokens: linear(tokens, self.way_in('weight'), self.bias))
+        return by_token(x, lambda tokens: linear(tokens, self.matrix('weight'), self.bias))
 
 
 class TiedConv1x1(WayIn):
@@ -76,7 +76,7 @@ class TiedConv1x1(WayIn):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (N, in, H, W) to (N, out, H / stride, W / stride), rounded up."""
-        return conv1x1(x, self.way_in('weight'), self.bias, self.stride)
+        return conv1x1(x, self.matrix('weight'), self.bias, self.stride)
 
 
 class TiedKeyValue(WayIn):
@@ -99,7 +99,7 @@ class TiedKeyValue(WayIn):
 
     def maps(self) -> tuple[Tensor, ...]:
         """The matrices of the linear maps, each of shape (D, D)."""
-        key, value = self.way_in('kv_weight'), self.way_out('kv_weight')
+        key, value = self.matrix('kv_weight'), self.way_out('kv_weight')
         return key, transposed_view(value)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -130,7 +130,7 @@ class TiedQueryKeyValue(TiedKeyValue):
     matrices = ('q_weight', 'kv_weight')
 
     def maps(self) -> tuple[Tensor, ...]:
-        return self.way_in('q_weight'), *super().maps()
+        return self.matrix('q_weight'), *super().maps()
 
 
 class TransposedLinear(nn.Module):
@@ -217,11 +217,11 @@ class TiedTorchAttention(TiedModule, nn.MultiheadAttention):
 
     @property
     def q_proj_weight(self) -> Tensor:
-        return self.way_in('q_weight')
+        return self.matrix('q_weight')
 
     @property
     def k_proj_weight(self) -> Tensor:
-        return self.way_in('kv_weight')
+        return self.matrix('kv_weight')
 
     @property
     def v_proj_weight(self) -> Tensor:

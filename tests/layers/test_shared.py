@@ -72,14 +72,14 @@ class Owner(TiedModule, nn.Module):
         self.reset_parameters()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return transposed_linear(F.relu(linear(x, self.way_in('weight'), self.bias)), self.way_out('weight'))
+        return transposed_linear(F.relu(linear(x, self.matrix('weight'), self.bias)), self.way_out('weight'))
 
 
 def test_slack_is_what_the_way_out_is_beyond_the_mean():
     model = nn.Sequential(Owner(), nn.ReLU())
     [(name, owner)] = tied_modules(model)
     assert (name, owner) == ('0', model[0])
-    assert owner.way_in('weight') is owner.way_out('weight') is owner.weight
+    assert owner.matrix('weight') is owner.way_out('weight') is owner.weight
     assert not owner.bias.any()
     add_slack(model, 3)
     way_in, way_out = torch.randn(4, 3), torch.randn(4, 3)

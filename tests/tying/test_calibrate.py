@@ -37,7 +37,7 @@ def test_slack_of_full_rank_makes_one_layer_the_plain_one():
     tie_weights(plain, tied, 'mean')
     ffn, reference = tied.layers[1].ffn, plain.layers[1].ffn.layers
     torch.testing.assert_close(ffn.way_out('weight'), reference[1].weight.T)
-    torch.testing.assert_close(2 * ffn.way_in('weight'), reference[0][0].weight + reference[1].weight.T)
+    torch.testing.assert_close(2 * ffn.matrix('weight'), reference[0][0].weight + reference[1].weight.T)
 
 
 def test_output_error_leaves_the_shortcut_out():
