@@ -1,8 +1,8 @@
 """Trainings of variants of a model over seeds: top-1 with intervals, the same effort for each variant.
 
-For each variant the learning rate is chosen by one shorter training each, on held-out images. Then the variant is
-trained with that rate over seeds, and tested once each on the images for testing. Each training is one process of one
-thread. Results are kept in a JSON file, and a second call goes on from there.
+A learning rate is chosen by shorter trainings, on held-out images, for all variants of a kind together. Then each
+variant is trained with that rate over seeds, and tested once each on the images for testing. Each training is one
+process of one thread. Results are kept in a JSON file, and a second call goes on from there.
 """
 
 import argparse
@@ -40,6 +40,8 @@ class Variant:
         config (Path): Its config.
         options (tuple[str, ...]): ``KEY=VALUE``, merged into the config.
         baseline (str): The variant that it is compared with.
+        rate_by (tuple[str, ...]): The variants whose shorter trainings choose its learning rate together. A choice for
+            each variant alone would put the noise of single trainings into the differences.
         teacher (str, optional): The variant whose trained model of the same seed teaches. Defaults to None.
         start (tuple[str, ...], optional): Options of ``tools/tie_checkpoint.py``, which makes the first weights from
             those of the trained baseline of the same seed. Defaults to None, which means random weights.
@@ -48,6 +50,7 @@ class Variant:
     config: Path
     options: tuple[str, ...]
     baseline: str
+    rate_by: tuple[str, ...]
     teacher: str | None = None
     start: tuple[str, ...] | None = None
 
@@ -96,8 +99,10 @@ class Study:
         return self.top1[key]
 
     def rate_of(self, name: str) -> float:
-        """The learning rate of the best top-1 on the held-out images."""
-        return max(RATES, key=lambda rate: self.train(name, rate, CHOICE_SEED))
+        """The learning rate of the best top-1 on the held-out images, the mean over the variants that choose."""
+        # A variant trains its own part first, so that two jobs do not wait for one another
+        voters = sorted(self.design.variants[name].rate_by, key=lambda voter: voter != name)
+        return max(RATES, key=lambda rate: mean(self.train(voter, rate, CHOICE_SEED) for voter in voters))
 
     def reach(self, name: str, seeds: list[int]) -> tuple[float, list[float]]:
         """The learning rate of a variant and the top-1 of each seed."""
