@@ -43,8 +43,10 @@ class Variant:
         rate_by (tuple[str, ...]): The variants whose shorter trainings choose its learning rate together. A choice for
             each variant alone would put the noise of single trainings into the differences.
         teacher (str, optional): The variant whose trained model of the same seed teaches. Defaults to None.
-        start (tuple[str, ...], optional): Options of ``tools/tie_checkpoint.py``, which makes the first weights from
-            those of the trained baseline of the same seed. Defaults to None, which means random weights.
+        start (str, optional): The variant whose trained weights of the same seed are its first ones. Defaults to None,
+            which means random weights.
+        tied_by (tuple[str, ...]): Options of ``tools/tie_checkpoint.py``, which ties these weights. Defaults to (),
+            which leaves them as they are.
     """
 
     config: Path
@@ -52,7 +54,8 @@ class Variant:
     baseline: str
     rate_by: tuple[str, ...]
     teacher: str | None = None
-    start: tuple[str, ...] | None = None
+    start: str | None = None
+    tied_by: tuple[str, ...] = ()
 
 
 @dataclass
@@ -130,8 +133,9 @@ class Study:
             options += self.design.test
         if variant.teacher:
             options.append(f'model.teacher_checkpoint={self._checkpoint(variant.teacher, seed)}')
-        if variant.start is not None:
-            options.append(f'load_from={self._start(name, rate, seed)}')
+        if variant.start:
+            start = self._tied(name, rate, seed) if variant.tied_by else self._checkpoint(variant.start, seed)
+            options.append(f'load_from={start}')
         command = [str(ROOT / 'tools/train.py'), str(variant.config)]
         value = train_variant(command, self._folder(key), [*variant.options, *options, *self.options])
         with self._lock:
@@ -148,21 +152,21 @@ class Study:
                 found = [*self._folder(key).glob('epoch_*.pth')]
         return found[0]
 
-    def _start(self, name: str, rate: float, seed: int) -> Path:
-        """First weights of a variant; what they lack to those that they are made of is kept."""
+    def _tied(self, name: str, rate: float, seed: int) -> Path:
+        """Tied first weights of a variant; what they lack to those that they are made of is kept."""
         variant, out = self.design.variants[name], self._folder(self._key(name, rate, seed)) / 'start.pth'
-        baseline = self.design.variants[variant.baseline]
-        command = [ROOT / 'tools/tie_checkpoint.py', baseline.config, self._checkpoint(variant.baseline, seed)]
-        command += [variant.config, '--out', out, *variant.start, '--source-options', *baseline.options]
+        source = self.design.variants[variant.start]
+        command = [ROOT / 'tools/tie_checkpoint.py', source.config, self._checkpoint(variant.start, seed)]
+        command += [variant.config, '--out', out, *variant.tied_by, '--source-options', *source.options]
         command += ['--cfg-options', *variant.options, f'randomness.seed={seed}', *self.options]
         out.parent.mkdir(parents=True, exist_ok=True)
         environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
         done = subprocess.run([sys.executable, *command], capture_output=True, text=True, env=environment)
         if done.returncode:
             raise UserError(f'{out} could not be made: {done.stderr.strip().splitlines()[-1]}')
-        source, start = (float(value) for value in re.findall(r'^top-1 .*: ([\d.]+) %$', done.stdout, re.MULTILINE))
+        plain, tied = (float(value) for value in re.findall(r'^top-1 .*: ([\d.]+) %$', done.stdout, re.MULTILINE))
         with self._lock:
-            self.top1[f'{self._key(name, rate, seed)}, before'] = round(start - source, 2)
+            self.top1[f'{self._key(name, rate, seed)}, before'] = round(tied - plain, 2)
         return out
 
 
@@ -224,7 +228,7 @@ def run_study(design: Design, description: str) -> None:
         rows[-1] += ['' if before is None else f'{before:+.2f}']
         points.append((name, size / 1e6, mean(values), half / 2**0.5))
     seeds = [f'seed {seed}' for seed in args.seeds]
-    table = markdown_table(['', 'parameters', 'learning rate', *seeds, 'mean', 'difference', 'start'], rows)
+    table = markdown_table(['', 'parameters', 'learning rate', *seeds, 'mean', 'difference', 'before'], rows)
     print('', table, sep='\n')
     chosen = dict(choice_seed=CHOICE_SEED, choice_epochs=design.choice_epochs)
     out.write_text(design.report.format(table=table, rates=', '.join(f'{rate:g}' for rate in RATES), **chosen))
