@@ -20,7 +20,7 @@ SIDES = [
 
 def is_ours(name: str) -> bool:
     """Whether the name of a row stands for a tied model."""
-    return ('HaLViT' in name or 'PE' in name) and 'untied' not in name
+    return any(word in name for word in ('HaLViT', 'PE', 'tied')) and 'untied' not in name
 
 
 def scatter(

@@ -40,6 +40,7 @@ class Variant:
         config (Path): Its config.
         options (tuple[str, ...]): ``KEY=VALUE``, merged into the config.
         baseline (str): The variant that it is compared with.
+        kind (str): Of the variants that are taken to deviate by as much between seeds as this one.
         rate_by (tuple[str, ...]): The variants whose shorter trainings choose its learning rate together. A choice for
             each variant alone would put the noise of single trainings into the differences.
         teacher (str, optional): The variant whose trained model of the same seed teaches. Defaults to None.
@@ -52,6 +53,7 @@ class Variant:
     config: Path
     options: tuple[str, ...]
     baseline: str
+    kind: str
     rate_by: tuple[str, ...]
     teacher: str | None = None
     start: str | None = None
@@ -173,11 +175,11 @@ class Study:
 def half_of_interval(values: list[list[float]]) -> float:
     """Half of the interval, by Student's t, that holds the difference of two variants' means in 95 of 100 cases.
 
-    The deviation is what neither the variant nor the seed explains, pooled over all variants, as if it were one for all
-    of them: the pairs of two variants are too few to tell it.
+    The deviation is what neither the variant nor the seed explains, pooled over all variants of a kind, as if it were
+    one for all of them: the pairs of two variants are too few to tell it.
 
     Args:
-        values (list[list[float]]): Of each variant the value of each seed.
+        values (list[list[float]]): Of each variant of a kind the value of each seed.
 
     Returns:
         float: 0 where there is one variant or one seed.
@@ -215,11 +217,15 @@ def run_study(design: Design, description: str) -> None:
         study = Study(design, out.with_suffix('.json'), args.work_dir, tuple(args.cfg_options))
         with ThreadPoolExecutor(args.jobs) as pool:
             reached = dict(zip(args.only, pool.map(lambda name: study.reach(name, args.seeds), args.only), strict=True))
-    half = half_of_interval([values for _, values in reached.values()])
-    rows, points, interval = [], [], f' ± {half:.2f}' if half else ''
+    kinds = defaultdict(list)
+    for name, (_, values) in reached.items():
+        kinds[design.variants[name].kind].append(values)
+    halves = {kind: half_of_interval(values) for kind, values in kinds.items()}
+    rows, points = [], []
     for name, (rate, values) in reached.items():
         variant = design.variants[name]
-        size = parameters(variant.config, [*variant.options])
+        half, size = halves[variant.kind], parameters(variant.config, [*variant.options])
+        interval = f' ± {half:.2f}' if half else ''
         known = name != variant.baseline and variant.baseline in reached
         compared = f'{mean(values) - mean(reached[variant.baseline][1]):+.2f}{interval}' if known else ''
         rows.append([name, f'{size:,}', f'{rate:g}', *(f'{value:.2f}' for value in values)])

@@ -13,12 +13,12 @@ HALVIT, RESNET = CONFIGS / 'halvit_1xb64_elpv.py', CONFIGS / 'resnet50-pe_1xb64_
 
 def halvit(**options: object) -> Variant:
     changed = tuple(f'model.backbone.{key}={value}' for key, value in options.items())
-    return Variant(HALVIT, changed, 'untied', rate_by=('untied', 'tied'))
+    return Variant(HALVIT, changed, 'untied', 'HaLViT', rate_by=('untied', 'tied'))
 
 
 def resnet(stages: str) -> Variant:
     options = (f'model.backbone.shared_stages={stages}',)
-    return Variant(RESNET, options, 'ResNet-50, plain', rate_by=('ResNet-50, plain', 'ResNet50-PE1'))
+    return Variant(RESNET, options, 'ResNet-50, plain', 'ResNet', rate_by=('ResNet-50, plain', 'ResNet50-PE1'))
 
 
 VARIANTS = {
@@ -42,7 +42,7 @@ process of one thread.
 
 "Difference" is that of the mean to the untied model's, of the ResNet to the plain one's, and the interval by Student's
 t that holds it in 95 of 100 cases. The interval is made of what neither the model nor the seed explains, pooled over
-all models. Where the interval has 0 in it, the study cannot tell the two apart.
+all HaLViTs and over both ResNets. Where the interval has 0 in it, the study cannot tell the two apart.
 
 {table}
 
