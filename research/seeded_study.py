@@ -1,6 +1,6 @@
 """Trainings of variants of a model over seeds: top-1 with intervals, the same effort for each variant.
 
-A learning rate is chosen by shorter trainings, on held-out images, for all variants of a kind together. Then each
+Shorter trainings of some variants (``rate_by``) choose the learning rate of a variant, on held-out images. Then the
 variant is trained with that rate over seeds, and tested once each on the images for testing. Each training is one
 process of one thread. Results are kept in a JSON file, and a second call goes on from there.
 """
