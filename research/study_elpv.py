@@ -24,7 +24,6 @@ def resnet(stages: str) -> Variant:
 VARIANTS = {
     'untied': halvit(tie='none'),
     'tied': halvit(),
-    'tied, rank 16': halvit(tie_rank=16),
     'untied, pairs share': halvit(tie='none', share=2),
     'tied, pairs share': halvit(share=2),
     'ResNet-50, plain': resnet('()'),
@@ -58,7 +57,7 @@ python research/study_elpv.py --out docs
 goes on from `docs/study_elpv.json`, which has the top-1 of each training: of those that choose a rate on the held-out
 photographs, of the others on those for testing.
 """
-DESIGN = Design('elpv', VARIANTS, 20, ('val_dataloader.dataset.ann_file=test.txt',), REPORT)
+DESIGN = Design('elpv', VARIANTS, 10, ('val_dataloader.dataset.ann_file=test.txt',), REPORT)
 
 if __name__ == '__main__':
     run_study(DESIGN, __doc__)
