@@ -11,10 +11,17 @@ _base_ = [
 
 model = dict(
     backbone=dict(arch='medium', img_size=192, layer_scale_init_value=1e-4, layer_cfgs=dict(drop_path_rate=0.2)),
-    # Binary cross-entropy, averaged over the classes too
+    # Binary cross-entropy, averaged over the 1,000 classes too; both classes of a mixed image have the target 1.
     head=dict(
         in_channels=768,
-        loss=dict(_delete_=True, type='LabelSmoothLoss', label_smooth_val=0.0, use_sigmoid=True, loss_weight=1e-3),
+        loss=dict(
+            _delete_=True,
+            type='LabelSmoothLoss',
+            mode='multi_label',
+            label_smooth_val=0.0,
+            use_sigmoid=True,
+            loss_weight=1e-3,
+        ),
     ),
 )
 optim_wrapper = dict(optimizer=dict(lr=3e-3))

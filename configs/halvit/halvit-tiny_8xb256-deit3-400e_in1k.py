@@ -10,8 +10,15 @@ _base_ = [
 model = dict(
     # The same stochastic depth in all layers
     backbone=dict(layer_scale_init_value=1e-4, layer_cfgs=dict(drop_path_rate=0.05)),
-    # Binary cross-entropy, averaged over the classes too
+    # Binary cross-entropy, averaged over the 1,000 classes too; both classes of a mixed image have the target 1.
     head=dict(
-        loss=dict(_delete_=True, type='LabelSmoothLoss', label_smooth_val=0.0, use_sigmoid=True, loss_weight=1e-3)
+        loss=dict(
+            _delete_=True,
+            type='LabelSmoothLoss',
+            mode='multi_label',
+            label_smooth_val=0.0,
+            use_sigmoid=True,
+            loss_weight=1e-3,
+        )
     ),
 )
