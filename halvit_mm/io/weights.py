@@ -8,6 +8,8 @@ from functools import partial
 from torch import Tensor, nn
 
 from halvit_mm.errors import UserError
+from halvit_mm.layers.shared import Borrower, tied_modules
+from halvit_mm.layers.sharing import BorrowingLinear
 from halvit_mm.names import to_mmpretrain
 
 from .checkpoints import load_file
@@ -151,12 +153,15 @@ def reading_file() -> Iterator[None]:
 
 
 def guard(module: nn.Module) -> None:
-    """Let a module refuse the weights of a file that fills fewer than 90 % of its entries.
+    """Let a module refuse the weights of a file that are another model's.
 
-    Upstream loads what fits and mentions the rest in a warning. Of an untied model's file only norms and embeddings
-    fit a tied model, which would then train on as if it had been pretrained. The guard acts where
-    ``init_cfg=dict(type='Pretrained', ...)``, of the module or of a model around it, names a file, and within
-    :func:`reading_file`. Other calls of ``load_state_dict`` are not checked.
+    These are weights that fill fewer than 90 % of the module's entries or leave a shared matrix as it was drawn, and
+    weights of which a tied layer has no place for a part, such as a slack. Of an untied model's file only norms and
+    embeddings fit a tied model. Upstream loads what fits and mentions the rest in a warning; the model would train on
+    as if it had been pretrained. A file without slack is a start of a model that has one.
+
+    The guard acts where ``init_cfg=dict(type='Pretrained', ...)``, of the module or of a model around it, names a file,
+    and within :func:`reading_file`. Other calls of ``load_state_dict`` are not checked.
     """
     module._register_load_state_dict_pre_hook(partial(_refuse_foreign, module))
 
@@ -165,25 +170,39 @@ def _refuse_foreign(module: nn.Module, state_dict: Mapping[str, Tensor], prefix:
     # mmengine's init_weights sets this attribute while it runs.
     if not _reading_file.get() and not hasattr(module, '_params_init_info'):
         return
-    # A file of a tied model has no slack.
-    expected = {prefix + name: value for name, value in module.state_dict().items() if 'slack' not in name.split('.')}
     given = {name: value for name, value in state_dict.items() if name.startswith(prefix)}
+    expected = {prefix + name: value for name, value in module.state_dict().items()}
+    if not any(map(_is_slack, given)):
+        expected = {name: value for name, value in expected.items() if not _is_slack(name)}
     comparison = Comparison(expected, given)
-    shared, unfilled = shared_matrices(module, prefix), comparison.unfilled
-    # A shared stage of a ResNet has most names of its untied counterpart, so that only the shared matrix tells them
-    # apart.
-    if len(unfilled) > (1 - LEAST_FILLED) * len(comparison.expected) or (shared and shared <= {*unfilled}):
+    matrices, unfilled = shared_matrices(module, prefix), {*comparison.unfilled}
+    tied = tuple(f'{prefix}{name}.' if name else prefix for name, _ in tied_modules(module))
+    if (
+        len(unfilled) > (1 - LEAST_FILLED) * len(comparison.expected)
+        or unfilled & matrices
+        or any(map(_is_slack, unfilled))
+    ):
         raise UserError(
             f'{type(module).__name__} cannot take these weights: {len(unfilled)} of its '
             f'{len(comparison.expected)} entries would stay as they were drawn: {comparison.summary(3)}. '
             f'{_advice(module, comparison, prefix)}'
         )
+    if lost := [name for name in comparison.unplaced if name.startswith(tied)]:
+        raise UserError(
+            f'{type(module).__name__} cannot take these weights: {len(lost)} entries of its tied layers would be left '
+            f'out, {lost[0]} the first. {_advice(module, comparison, prefix)}'
+        )
+
+
+def _is_slack(name: str) -> bool:
+    return 'slack' in name.split('.')
 
 
 def _advice(module: nn.Module, comparison: Comparison, prefix: str = '') -> str:
     """The likeliest reason why weights do not fit, and what to do."""
     expected, unplaced = {*comparison.expected}, comparison.unplaced
-    shared = shared_matrices(module, prefix)
+    matrices = shared_matrices(module, prefix)
+    tied = any(hasattr(part, 'matrices') and not isinstance(part, BorrowingLinear) for part in module.modules())
     shortest = min(expected, key=len, default='')
     fronts = {name.removesuffix(shortest) for name in unplaced if shortest and name.endswith(f'.{shortest}')}
     if any({name.removeprefix(front) for name in unplaced} >= expected for front in fronts):
@@ -191,25 +210,35 @@ def _advice(module: nn.Module, comparison: Comparison, prefix: str = '') -> str:
             'Their names have a prefix. A whole classifier is loaded into a backbone with '
             "init_cfg=dict(type='Pretrained', checkpoint=..., prefix='backbone.')."
         )
-    owners = tuple(f'{name.rpartition(".")[0]}.' for name in shared)
+    owners = tuple(f'{name.rpartition(".")[0]}.' for name in matrices)
     untied = any(name.startswith(owners) for name in unplaced)
-    if shared and untied and shared <= {*comparison.unfilled} - {*comparison.reshaped}:
+    if tied and untied and matrices <= {*comparison.unfilled} - {*comparison.reshaped}:
         return (
             "The weights are the untied counterpart's. tools/tie_checkpoint.py ties them; tie='none' (of a "
             'ResNet: shared_stages=()) takes them as they are.'
         )
-    if not shared and any(name.endswith(('.q_weight', '.kv_weight')) for name in unplaced):
+    if not tied and any(name.endswith(('.q_weight', '.kv_weight')) for name in unplaced):
         return "The weights are a tied model's. Build the model with the tie that it was trained with."
+    ranks = [
+        next((shape[-1] for name, shape in shapes.items() if '.slack.left.' in name), 0)
+        for shapes in (comparison.given, comparison.expected)
+    ]
+    if ranks[0] != ranks[1]:
+        return f'The checkpoint has tie_rank={ranks[0]}, the model {ranks[1]}; build the model as it was trained.'
     if comparison.reshaped:
         return 'The checkpoint is of another width, size or number of classes; build the model as it was trained.'
+    if 0 < len(matrices & {*comparison.unfilled}) < len(matrices):
+        return 'The checkpoint is of another share, tie or number of layers; build the model as it was trained.'
     return 'Check that the checkpoint is of this architecture.'
 
 
 def shared_matrices(module: nn.Module, prefix: str = '') -> set[str]:
     """Names of the parameters that a module uses more than once: as they are and transposed, or in several layers."""
+    borrowers = [part for part in module.modules() if isinstance(part, Borrower)]
+    names = {part.owner: part.matrices for part in borrowers}
     return {
         '.'.join(filter(None, (prefix.rstrip('.'), owner, name)))
         for owner, part in module.named_modules()
-        for name in getattr(part, 'matrices', ())
+        for name in names.get(part, getattr(part, 'matrices', ()))
         if name in part._parameters
     }

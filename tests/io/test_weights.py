@@ -18,6 +18,7 @@ from halvit_mm.names import to_mmpretrain
 from tests.utils import ROOT, TINY_ARCH
 
 SMALL = dict(arch=TINY_ARCH, img_size=32, patch_size=8)
+DEEP = dict(arch={**TINY_ARCH, 'num_layers': 12})
 RESNET = dict(depth=50, stem_channels=8, base_channels=8)
 SWIN = dict(arch=dict(embed_dims=24, depths=[1, 1], num_heads=[3, 3]), img_size=32, window_size=2, out_indices=(1,))
 
@@ -50,7 +51,29 @@ CASES = {
         lambda: HaLViT(**{**SMALL, 'arch': {**TINY_ARCH, 'embed_dims': 48}}),
         'is of another width, size or number of classes',
     ),
-    'depth': (tied_vit, lambda: HaLViT(**{**SMALL, 'arch': {**TINY_ARCH, 'num_layers': 2}}), 'this architecture'),
+    'untied share': (lambda **cfg: tied_vit(tie='none', share=2, **cfg), tied_vit, "The weights are a tied model's"),
+    'less share': (
+        lambda **cfg: tied_vit(**DEEP, share=4, **cfg),
+        lambda: tied_vit(**DEEP, share=12),
+        'of another share',
+    ),
+    'less untied share': (
+        lambda **cfg: tied_vit(**DEEP, tie='none', share=6, **cfg),
+        lambda: tied_vit(**DEEP, tie='none', share=12),
+        'of another share, tie or number of layers',
+    ),
+    'other rank': (
+        lambda **cfg: tied_vit(tie_rank=5, **cfg),
+        lambda: tied_vit(tie_rank=3),
+        'has tie_rank=3, the model 5',
+    ),
+    'no rank': (tied_vit, lambda: tied_vit(tie_rank=3), 'has tie_rank=3, the model 0'),
+    'no scale': (
+        tied_vit,
+        lambda: tied_vit(layer_scale_init_value=0.1),
+        'entries of its tied layers would be left out',
+    ),
+    'depth': (tied_vit, lambda: HaLViT(**{**SMALL, 'arch': {**TINY_ARCH, 'num_layers': 2}}), 'share, tie or number of'),
 }
 
 
@@ -98,6 +121,13 @@ def test_own_weights_are_taken(build, tmp_path):
     other.init_weights()
     for (name, value), own in zip(other.named_parameters(), model.parameters()):
         assert torch.equal(value, own), name
+
+
+def test_a_file_without_slack_is_a_start():
+    state, model = tied_vit().state_dict(), tied_vit(tie_rank=3)
+    with reading_file():
+        model.load_state_dict(state, strict=False)
+    assert torch.equal(model.state_dict()['layers.0.ffn.weight'], state['layers.0.ffn.weight'])
 
 
 def test_a_missing_tenth_is_let_through():
