@@ -41,11 +41,17 @@ def main() -> None:
         from halvit_mm.io.checkpoints import read_only_data
         from halvit_mm.io.configs import load_config
         from halvit_mm.launch.checks import check_data
+        from halvit_mm.launch.config import check_config, check_numbers, try_to_build
         from halvit_mm.train.save_logits import save_logits
 
         read_only_data(trust=args.trust_checkpoint)
         cfg = load_config(args.config, args.cfg_options)
+        # As of a training without validation, whose first weights do not matter
+        run = argparse.Namespace(no_validate=True, resume='auto', trust_checkpoint=args.trust_checkpoint)
+        check_numbers(cfg)
         check_data(cfg, ['train_dataloader'])
+        check_config(cfg, 'train', run)
+        try_to_build(cfg, 'train', run)
         teacher = load_config(args.teacher, args.teacher_options)
         save_logits(cfg, teacher, args.checkpoint, args.out, args.topk, args.launcher)
     if dist.is_initialized():

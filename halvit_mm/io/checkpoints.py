@@ -260,8 +260,13 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
-def check_writable(folder: str | os.PathLike) -> None:
-    """Make a folder where there is none; raise a :class:`UserError` if it cannot be made or written to."""
+def check_writable(folder: str | os.PathLike, option: str = '--work-dir') -> None:
+    """Make a folder where there is none; raise a :class:`UserError` if it cannot be made or written to.
+
+    Args:
+        folder (str or PathLike): The folder.
+        option (str): What names it on the command line, for the message. Defaults to ``'--work-dir'``.
+    """
     probe = Path(folder, f'.halvit_mm-{os.getpid()}')
     try:
         probe.parent.mkdir(parents=True, exist_ok=True)
@@ -269,7 +274,7 @@ def check_writable(folder: str | os.PathLike) -> None:
         probe.unlink()
     except OSError as error:
         raise UserError(
-            f'work_dir {folder} cannot be written to ({error.strerror}); name another with --work-dir'
+            f'{option} {folder} is not a folder that can be written to ({error.strerror}); expected another {option}'
         ) from None
 
 

@@ -66,7 +66,7 @@ class StoredLogits:
         )
         self.accepted = False
         self._open: dict[tuple[int, int, int], np.ndarray] = {}
-        self._calls, self._apart = 0, None
+        self._calls, self._apart, self._epoch = 0, None, 0
 
     @property
     def bytes(self) -> int:
@@ -130,8 +130,8 @@ class StoredLogits:
 
         Raises:
             UserError: If the folder was not compared with the training.
-            RankError: If a place is not stored, or if the teacher was given other images. The first batch is compared
-                at once; what the others say is looked at after every 100.
+            RankError: If a place is not stored, if a shard is damaged, or if the teacher was given other images. The
+                first batch is compared at once; what the others say is looked at after every 100, and by :meth:`look`.
         """
         if not self.accepted:
             raise UserError(
@@ -147,11 +147,9 @@ class StoredLogits:
         stored = torch.from_numpy(rows['halves'].astype(np.float32)).to(images.device, non_blocking=True)
         apart = ((_halves(images) - stored).abs() - RELATIVE * stored.abs()).max()
         self._apart = apart if self._apart is None else torch.maximum(apart, self._apart)
-        if self._calls % LOOK == 0 and not self._apart <= ABSOLUTE:
-            raise RankError(
-                f'{self.folder} holds logits of other images than those of epoch {places[0][0] + 1}, though of the '
-                'same list and config; expected images and libraries as they were when tools/save_logits.py ran'
-            )
+        self._epoch = places[0][0]
+        if self._calls % LOOK == 0:
+            self.look()
         self._calls += 1
         logs = torch.from_numpy(rows['logs'].astype(np.float32))
         # Two classes may be as likely in half precision: the likeliest stays the likeliest.
@@ -160,23 +158,28 @@ class StoredLogits:
         logits = logs[:, self.topk :].expand(-1, self.classes).scatter(1, order, logs[:, : self.topk])
         return logits.to(images.device, non_blocking=True)
 
+    def look(self) -> None:
+        """Raise a :class:`RankError` if the teacher of the batches so far was given other images."""
+        if self._apart is not None and not self._apart <= ABSOLUTE:
+            raise RankError(
+                f'{self.folder} holds logits of other images than those of epoch {self._epoch + 1}, though of the same '
+                'list and config; expected images and libraries as they were when tools/save_logits.py ran'
+            )
+
     def read(self, places: Sequence[tuple[int, int]]) -> np.ndarray:
         """The rows of places.
 
         Raises:
-            RankError: If a place is not stored.
+            RankError: If a place is not stored, or if its shard is damaged.
         """
         rows = np.empty(len(places), self.row)
         for i, (epoch, place) in enumerate(places):
             index, rank = divmod(place, self.ranks)
             part, row = divmod(index, self.part_rows)
-            try:
-                rows[i] = self._shard(epoch, rank, part)[row]
-            except (OSError, ValueError, IndexError) as error:
-                fault = f'{type(error).__name__}: {error}'
-                raise RankError(
-                    f'{self.folder} has no logits of place {place} in epoch {epoch + 1} ({fault})'
-                ) from error
+            shard = self._shard(epoch, rank, part)
+            if row >= len(shard):
+                raise RankError(f'{self.folder} has no logits of place {place} in epoch {epoch + 1}')
+            rows[i] = shard[row]
         return rows
 
     def _shard(self, epoch: int, rank: int, part: int) -> np.ndarray:
@@ -184,8 +187,29 @@ class StoredLogits:
         if key not in self._open:
             if any(opened != epoch for opened, *_ in self._open):
                 self._open.clear()
-            self._open[key] = np.load(self._path(*key), mmap_mode='r').view(np.ndarray)
+            try:
+                shard = np.load(self._path(*key), mmap_mode='r').view(np.ndarray)
+                fault = self._fault(shard)
+            except (OSError, ValueError, EOFError) as error:
+                fault = f'{type(error).__name__}: {error}'
+            if fault:
+                raise RankError(
+                    f'{self._path(*key)} is not a shard of these logits ({fault}); expected tools/save_logits.py to '
+                    'write it again, once it is deleted'
+                )
+            self._open[key] = shard
         return self._open[key]
+
+    def _fault(self, shard: np.ndarray) -> str | None:
+        """What is wrong with a shard: its rows are distributions over the classes."""
+        if shard.dtype != self.row:
+            return f'rows of {shard.dtype} instead of {self.row}'
+        if shard['classes'].max(initial=0) >= self.classes:
+            return f'class {shard["classes"].max()} of {self.classes}'
+        shares = np.exp(shard['logs'].astype(np.float64))
+        total = shares[:, :-1].sum(1) + (self.classes - self.topk) * shares[:, -1]
+        # A row that was not written gives topk or more.
+        return None if (abs(total - 1) < 0.1).all() else 'probabilities that do not sum to 1'
 
     def _path(self, epoch: int, rank: int, part: int) -> Path:
         return self.folder / f'epoch_{epoch + 1}' / f'{rank}_{part}.npy'
@@ -198,12 +222,27 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         UserError: If the folder has no readable manifest.
     """
     try:
-        return json.loads((folder / MANIFEST).read_text())
+        manifest = json.loads((folder / MANIFEST).read_text())
+        fault = _fault_of(manifest)
     except (OSError, ValueError) as error:
+        fault = f'{type(error).__name__}: {error}'
+    if fault:
         raise UserError(
-            f'{folder} is not a folder of logits ({type(error).__name__}: {error}); expected one that '
-            'tools/save_logits.py has written'
-        ) from None
+            f'{folder} is not a folder of logits ({fault}); expected one that tools/save_logits.py has written'
+        )
+    return manifest
+
+
+def _fault_of(manifest: object) -> str | None:
+    if not isinstance(manifest, dict):
+        return f'{MANIFEST} has a {type(manifest).__name__}'
+    for key in ('topk', 'classes', 'epochs', 'ranks', 'batch_size', 'rows'):
+        if not (type(manifest.get(key)) is int and manifest[key] > 0):
+            return f'{MANIFEST} has {key}={manifest.get(key)!r}'
+    for key in ('training', 'teacher'):
+        if not isinstance(manifest.get(key), dict):
+            return f'{MANIFEST} has {key}={manifest.get(key)!r}'
+    return None
 
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:

@@ -31,16 +31,24 @@ READ = dict(
 )
 # What mmengine's runner takes out of the config of a data loader
 LOADER = ('num_batch_per_epoch', 'disable_subprocess_warning')
-LENGTHS = ('max_epochs', 'max_iters', 'val_begin', 'val_interval', 'batch_size', 'num_workers')
+# Lengths and sizes, and the least of each
+LEAST = dict(max_epochs=1, max_iters=1, val_begin=0, val_interval=1, batch_size=1, num_workers=0)
+SEEDS = 2**32  # of numpy
 
 
 def check_numbers(cfg: Config) -> None:
-    """Refuse lengths of loops, and sizes of batches, that are not whole numbers."""
+    """Refuse lengths of loops, sizes of batches and seeds that are not whole numbers, or out of range."""
     for key in ('train_cfg', 'train_dataloader', 'val_dataloader', 'test_dataloader'):
         for name, value in (cfg.get(key) or {}).items():
-            whole = isinstance(value, Real) and not isinstance(value, bool) and not value % 1
-            if name in LENGTHS and value is not None and not whole:
+            if name not in LEAST or value is None:
+                continue
+            if not isinstance(value, Real) or isinstance(value, bool) or value % 1:
                 raise UserError(f'{key}.{name}={value!r} is not a whole number; expected an int')
+            if value < LEAST[name]:
+                raise UserError(f'{key}.{name}={value!r} is too small; expected {LEAST[name]} or more')
+    seed = (cfg.get('randomness') or {}).get('seed')
+    if seed is not None and not (type(seed) is int and 0 <= seed < SEEDS):
+        raise UserError(f'randomness.seed={seed!r} is not a seed; expected an int from 0 to 2**32 - 1')
 
 
 def check_config(cfg: Config, tool: str, args: argparse.Namespace | None = None) -> None:

@@ -16,7 +16,7 @@ from mmengine.utils.dl_utils import set_multi_processing
 from torch import nn
 from torch.utils.data import DataLoader
 
-from halvit_mm.errors import UserError
+from halvit_mm.errors import RankError, UserError
 from halvit_mm.io.build import build_model
 from halvit_mm.io.checkpoints import check_writable
 from halvit_mm.io.configs import reliability, scope_of
@@ -57,22 +57,32 @@ def save_logits(
 
     Raises:
         UserError: If the training is not one by epochs, has no seed, or has a sampler of batches; if the teacher does
-            not fit; if the folder has other logits, or its disk is too small for these.
+            not fit or has another number of classes; if the folder has other logits, or its disk is too small for
+            these.
+        RankError: If the teacher's outputs are not finite.
     """
     epochs, seed = (cfg.get('train_cfg') or {}).get('max_epochs'), (cfg.get('randomness') or {}).get('seed')
-    if not isinstance(epochs, int) or cfg.train_cfg.get('by_epoch') is False:
-        raise UserError(f'train_cfg={dict(cfg.get("train_cfg") or {})} does not count epochs; expected max_epochs=...')
+    if not isinstance(epochs, int) or epochs < 1 or cfg.train_cfg.get('by_epoch') is False:
+        raise UserError(
+            f'train_cfg={dict(cfg.get("train_cfg") or {})} does not count epochs; expected max_epochs, 1 or more'
+        )
     if not isinstance(seed, int) or cfg.randomness.get('diff_rank_seed'):
         raise UserError(
             f'randomness={dict(cfg.get("randomness") or {})} does not give all ranks a seed that a training can have '
             'again; expected --cfg-options randomness.seed=0 here and in the training'
+        )
+    if not isinstance(cfg.get('train_dataloader'), dict):
+        raise UserError(
+            f'train_dataloader={cfg.get("train_dataloader")} is not the config of a data loader; expected that of the '
+            'training'
         )
     if cfg.train_dataloader.get('batch_sampler') is not None:
         raise UserError('train_dataloader.batch_sampler regroups the places of images; expected None')
     join_ranks(launcher, (cfg.get('env_cfg') or {}).get('dist_cfg') or {}, exchange=False)
     set_multi_processing(**((cfg.get('env_cfg') or {}).get('mp_cfg') or {}))
     set_random_seed(seed)
-    preprocessor = build_model(cfg).data_preprocessor
+    student = build_model(cfg)
+    preprocessor = student.data_preprocessor
     teacher = load_teacher(teacher_cfg, checkpoint, preprocessor).to(get_device())
     # As the runner of the training builds it
     bad_images = bad_images_action(default_hooks(cfg.get('default_hooks') or {}, reliability(cfg)))
@@ -90,6 +100,11 @@ def save_logits(
     one = preprocessor(dict(inputs=[sample['inputs']], data_samples=[sample['data_samples']]))
     with torch.inference_mode():
         classes = teacher(one['inputs']).shape[1]
+    head = getattr(getattr(student, 'head', None), 'num_classes', None) or classes
+    if head != classes:
+        raise UserError(
+            f'{checkpoint} is a teacher of {classes} classes; expected the {head} of model.head.num_classes'
+        )
     manifest = dict(topk=min(topk, classes), classes=classes, epochs=epochs, **images, teacher=described)
     logits = StoredLogits(folder, manifest=from_the_first_rank(_begin, Path(folder), manifest, say))
     _store(logits, epochs, dataloader, preprocessor, teacher, seed, say if get_rank() == 0 else lambda message: None)
@@ -97,7 +112,7 @@ def save_logits(
 
 def _begin(folder: Path, manifest: dict, say: Callable[[str], None]) -> dict:
     """Write the manifest of new logits, or find that those in the folder are the same; return the manifest."""
-    check_writable(folder)
+    check_writable(folder, '--out')
     epochs = manifest['epochs']
     if (folder / MANIFEST).exists():
         stored = read_manifest(folder)
@@ -160,6 +175,11 @@ def _store(
             data = preprocessor(data, training=True)
             with torch.inference_mode():
                 outputs = teacher(data['inputs'])
+            if not outputs.isfinite().all():
+                raise RankError(
+                    f'the teacher has outputs that are not finite, for batch {number + 1} of epoch {epoch + 1}; '
+                    'expected numbers'
+                )
             rows.append(logits.pack(outputs, data['inputs']))
             labels = [int(one.gt_label[0]) if len(one.get('gt_label', ())) else -1 for one in data['data_samples']]
             right += int((outputs.argmax(1).cpu() == torch.tensor(labels)).sum())

@@ -325,7 +325,9 @@ def test_a_full_disk_leaves_the_old_file(tmp_path):
 def test_folder_that_cannot_be_written_to(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path('file').touch()
-    with pytest.raises(UserError, match=f'work_dir {folder} cannot be written to'):
-        check_writable(folder)
+    with pytest.raises(
+        UserError, match=f'^--out {folder} is not a folder that can be written to .*; expected another --out$'
+    ):
+        check_writable(folder, '--out')
     check_writable('made/by/it')
     assert [*Path('made/by/it').iterdir()] == []

@@ -9,7 +9,7 @@ from halvit_mm.io.logits import StoredLogits, write_manifest
 
 def make(folder, topk: int, classes: int = 10, ranks: int = 1, rows: int = 12, batch_size: int = 4) -> StoredLogits:
     manifest = dict(topk=topk, classes=classes, epochs=1, ranks=ranks, batch_size=batch_size, rows=rows)
-    write_manifest(folder, manifest)
+    write_manifest(folder, {**manifest, 'training': {}, 'teacher': {}})
     logits = StoredLogits(folder)
     logits.accepted = True
     return logits
@@ -46,9 +46,9 @@ def test_each_place_on_ranks_and_in_parts(tmp_path, monkeypatch):
         assert stored.missing(0, rank) == []
     order = torch.randperm(24).tolist()
     assert np.array_equal(stored.read([(0, place) for place in order]), packed[order])
-    with pytest.raises(RankError, match=r'has no logits of place 24 in epoch 1 \(IndexError'):
+    with pytest.raises(RankError, match=r'has no logits of place 24 in epoch 1$'):
         stored.read([(0, 24)])
-    with pytest.raises(RankError, match=r'has no logits of place 0 in epoch 2 \(FileNotFoundError'):
+    with pytest.raises(RankError, match=r'epoch_2/0_0\.npy is not a shard of these logits \(FileNotFoundError'):
         stored.read([(1, 0)])
     [file] = tmp_path.glob('epoch_1/1_0.npy')
     file.write_bytes(file.read_bytes()[:100])
@@ -69,7 +69,47 @@ def test_other_images(tmp_path):
     for _ in range(99):
         stored.teach(flipped, places)
     with pytest.raises(RankError, match='other images'):
+        stored.look()
+    with pytest.raises(RankError, match='other images'):
         stored.teach(images, places)
+
+
+@pytest.mark.parametrize(
+    ('damage', 'fault'),
+    [
+        (lambda rows: rows.view(np.uint8).fill(0), 'probabilities that do not sum to 1'),
+        (lambda rows: rows['logs'].fill(np.nan), 'probabilities that do not sum to 1'),
+        (lambda rows: rows['classes'].fill(200), 'class 200 of 10'),
+    ],
+)
+def test_damaged_rows(tmp_path, damage, fault):
+    stored = make(tmp_path, 3)
+    rows = stored.pack(torch.randn(12, 10), torch.randn(12, 3, 8, 8))
+    damage(rows)
+    stored.write(0, 0, 0, rows)
+    with pytest.raises(
+        RankError, match=rf'epoch_1/0_0\.npy is not a shard of these logits \({fault}\); expected tools/'
+    ):
+        stored.read([(0, 0)])
+
+
+@pytest.mark.parametrize('content', [b'', b'{}' * 99, np.lib.format.MAGIC_PREFIX])
+def test_damaged_shards(tmp_path, content):
+    stored = make(tmp_path, 3)
+    (tmp_path / 'epoch_1').mkdir()
+    (tmp_path / 'epoch_1/0_0.npy').write_bytes(content)
+    with pytest.raises(RankError, match=r'epoch_1/0_0\.npy is not a shard of these logits'):
+        stored.read([(0, 0)])
+
+
+@pytest.mark.parametrize(
+    ('manifest', 'fault'),
+    [({}, 'has topk=None'), ([], 'has a list'), ({'topk': 3, 'classes': 10, 'epochs': 0}, 'has epochs=0')],
+)
+def test_damaged_manifests(tmp_path, manifest, fault):
+    write_manifest(tmp_path, manifest)
+    with pytest.raises(UserError, match=rf'is not a folder of logits \(logits\.json {fault}\)'):
+        StoredLogits(tmp_path)
 
 
 def test_refusals(tmp_path):

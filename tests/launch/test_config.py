@@ -51,6 +51,13 @@ def test_configs_pass(config, capsys):
             1,
             "train_cfg.max_epoch is not .* EpochBasedTrainLoop; did you mean 'max_epochs'",
         ),
+        ('train_dataloader.batch_size', 0, 'train_dataloader.batch_size=0 is too small; expected 1 or more'),
+        ('train_dataloader.num_workers', -1, 'train_dataloader.num_workers=-1 is too small; expected 0 or more'),
+        ('train_cfg.max_epochs', 0, 'train_cfg.max_epochs=0 is too small; expected 1 or more'),
+        ('train_cfg.val_interval', 0, 'train_cfg.val_interval=0 is too small; expected 1 or more'),
+        ('randomness.seed', -1, 'randomness.seed=-1 is not a seed; expected an int from 0'),
+        ('randomness.seed', 2**32, 'randomness.seed=4294967296 is not a seed'),
+        ('randomness.seed', 'a', "randomness.seed='a' is not a seed"),
         ('train_cfg.val_interval', 0.5, 'train_cfg.val_interval=0.5 is not a whole number'),
         ('optim_wrapper.optimizer.type', 'AdamWW', "optim_wrapper.optimizer.type='AdamWW' .* did you mean 'AdamW'"),
         (

@@ -168,6 +168,9 @@ def test_refusals_before_anything_is_stored(config, save, tmp_path, monkeypatch)
             r'randomness=.* does not give all ranks a seed that a training can have again; exp',
         ),
         ({'train_cfg': dict(by_epoch=False, max_iters=9)}, r'train_cfg=.* does not count epochs; expected max_epochs'),
+        ({'train_cfg.max_epochs': -1}, r'train_cfg=.* does not count epochs; expected max_epochs, 1 or more'),
+        ({'train_dataloader': None}, 'train_dataloader=None is not the config of a data loader'),
+        ({'model.head.num_classes': 7}, r'teacher\.pth is a teacher of 10 classes; expected the 7 of model\.head'),
         ({'train_dataloader.sampler.type': 'InfiniteSampler'}, r'train_dataloader\.sampler=.* never ends'),
         ({'train_dataloader.batch_sampler': dict(type='x')}, r'train_dataloader\.batch_sampler regroups the places'),
     ):
@@ -233,6 +236,17 @@ def test_tool(digits_root, teacher, tmp_path):
     lines = run_tool(*tool).stdout.splitlines()
     assert any(line.startswith('1 epochs of 20 images, the 3 largest of 10 logits: 0.3 kB (15 bytes') for line in lines)
     assert StoredLogits(tmp_path / 'logits').missing(0, 0) == []
-    failed = run_tool(*tool, 'randomness.seed=None', check=False)
-    assert failed.returncode == 2
-    assert failed.stdout.splitlines()[-1].startswith("error: randomness={'seed': None, ")
+    for option, message in (
+        ('randomness.seed=None', "randomness={'seed': None, "),
+        ('randomness.seed=-1', 'randomness.seed=-1'),
+        ('train_cfg.max_epochs=-1', 'train_cfg.max_epochs=-1'),
+        ('train_dataloader=None', 'train_dataloader=None is not'),
+        ('train_dataloader.batch_size=0', 'train_dataloader.batch_size=0'),
+        ('train_dataloader.sampler.selectd=0', 'train_dataloader.sampler.selectd'),
+        ('train_dataloader.dataset.pipeline.0.tpye=X', 'train_dataloader.dataset.pipeline.0.tpye'),
+        ('train_dataloader.dataset.pipeline.0.type=LoadImageFromFil', 'train_dataloader.dataset.pipeline.0.type'),
+        ('model.head.num_classes=7', f'{teacher} is a teacher of 10 classes'),
+    ):
+        failed = run_tool(*tool, option, check=False)
+        assert failed.returncode == 2
+        assert failed.stdout.splitlines()[-1].startswith(f'error: {message}')

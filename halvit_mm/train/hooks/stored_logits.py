@@ -36,6 +36,13 @@ class StoredLogitsHook(Hook):
             teacher = logits.manifest['teacher']
             runner.logger.info(f'Teacher: the {logits.topk} largest logits of {teacher["checkpoint"]}, stored')
 
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Look at the images of the whole epoch, before a checkpoint of it is written."""
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        logits = getattr(model, 'teacher_logits', None)
+        if isinstance(logits, StoredLogits):
+            logits.look()
+
 
 def _compare(logits: StoredLogits, model, runner: Runner) -> None:
     def refuse(reason: str) -> None:

@@ -1,8 +1,10 @@
 import shutil
+from pathlib import Path
 
 import pytest
 
-from halvit_mm.errors import UserError
+import halvit_mm.io.logits
+from halvit_mm.errors import RankError, UserError
 from halvit_mm.train import IterationSeedHook, StoredLogitsHook
 from tests.train.test_save_logits import CONFIG, MIXED, TEACHER_OPTIONS, build, config, save, teacher  # noqa: F401 - fixtures
 
@@ -124,3 +126,15 @@ def test_images_elsewhere(build, config, save, digits_root, tmp_path):  # noqa: 
         shutil.copy(b, a)
     with pytest.raises(UserError, match='holds logits of other images than those of epoch 1, though of the same list'):
         runner.train()
+
+
+def test_another_shard_in_a_later_batch(build, config, save, monkeypatch):  # noqa: F811
+    """The epoch ends with an error, before its checkpoint."""
+    monkeypatch.setattr(halvit_mm.io.logits, 'SHARD', 8)
+    folder, _ = save(config(**{'train_cfg.max_epochs': 1}))
+    shutil.copy(folder / 'epoch_1/0_1.npy', folder / 'epoch_1/0_4.npy')
+    runner = build('stored', folder, **{'train_cfg.max_epochs': 1})
+    with pytest.raises(RankError, match='holds logits of other images than those of epoch 1, though of the same list'):
+        runner.train()
+    assert runner.iter == 5
+    assert not [*Path(runner.work_dir).glob('*.pth')]
