@@ -21,11 +21,12 @@ from threading import Lock
 import numpy as np
 from charts import scatter
 from scipy.stats import t as student
-from study_digits import parameters
+from study_digits import merged, parameters
 from variants import train_variant
 
 from halvit_mm.cost.report import markdown_table
 from halvit_mm.errors import UserError, errors_in_one_line
+from halvit_mm.io.checkpoints import written_whole
 
 ROOT = Path(__file__).resolve().parents[1]
 RATES = (5e-4, 1e-3, 2e-3)
@@ -142,17 +143,20 @@ class Study:
         value = train_variant(command, self._folder(key), [*variant.options, *options, *self.options])
         with self._lock:
             self.top1[key] = value
-            self.kept.write_text(json.dumps(dict(sorted(self.top1.items())), indent=1) + '\n')
+            with written_whole(self.kept) as part:
+                part.write_text(json.dumps(dict(sorted(self.top1.items())), indent=1) + '\n')
 
     def _checkpoint(self, name: str, seed: int) -> Path:
         """The trained weights of a variant, which is trained anew if only its result is left."""
         rate = self.rate_of(name)
         key = self._key(name, rate, seed)
         with self._locks[key]:
-            if not (found := [*self._folder(key).glob('epoch_*.pth')]):
+            variant = self.design.variants[name]
+            epochs = merged(variant.config, [*variant.options, *self.options]).train_cfg.max_epochs
+            path = self._folder(key) / f'epoch_{epochs}.pth'
+            if not path.exists():
                 self._run(name, rate, seed)
-                found = [*self._folder(key).glob('epoch_*.pth')]
-        return found[0]
+        return path
 
     def _tied(self, name: str, rate: float, seed: int) -> Path:
         """Tied first weights of a variant; what they lack to those that they are made of is kept."""
@@ -210,6 +214,8 @@ def run_study(design: Design, description: str) -> None:
     with errors_in_one_line():
         if args.jobs < 1:
             raise UserError(f'--jobs {args.jobs} is not a number of trainings; expected 1 or more')
+        if len({*args.seeds}) < len(args.seeds):
+            raise UserError(f'--seeds {" ".join(map(str, args.seeds))} has one twice; expected each once')
         if CHOICE_SEED in args.seeds:
             raise UserError(f'--seeds {CHOICE_SEED} is the seed that chooses the rates; expected others')
         args.out.mkdir(parents=True, exist_ok=True)
@@ -225,9 +231,11 @@ def run_study(design: Design, description: str) -> None:
     for name, (rate, values) in reached.items():
         variant = design.variants[name]
         half, size = halves[variant.kind], parameters(variant.config, [*variant.options])
-        interval = f' ± {half:.2f}' if half else ''
-        known = name != variant.baseline and variant.baseline in reached
-        compared = f'{mean(values) - mean(reached[variant.baseline][1]):+.2f}{interval}' if known else ''
+        compared = ''
+        if name != variant.baseline and variant.baseline in reached:
+            both = ((half**2 + halves[design.variants[variant.baseline].kind] ** 2) / 2) ** 0.5
+            interval = f' ± {both:.2f}' if both else ''
+            compared = f'{mean(values) - mean(reached[variant.baseline][1]):+.2f}{interval}'
         rows.append([name, f'{size:,}', f'{rate:g}', *(f'{value:.2f}' for value in values)])
         before = study.before(name, rate, args.seeds)
         rows[-1] += [f'{mean(values):.2f}', compared]

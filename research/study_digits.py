@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from charts import scatter
-from mmengine.config import DictAction
+from mmengine.config import Config, DictAction
 from variants import train_variant
 
 from halvit_mm.cost import count_parameters
@@ -51,11 +51,14 @@ Written by `research/study_digits.py --out docs`, after `tools/prepare_digits.py
 """
 
 
-def parameters(config: Path, options: list[str]) -> int:
+def merged(config: Path, options: list[str]) -> Config:
     parser = argparse.ArgumentParser()
     parser.add_argument('--options', nargs='*', action=DictAction, default={})
-    cfg = load_config(str(config), parser.parse_args(['--options', *options]).options)
-    return count_parameters(build_model(cfg))
+    return load_config(str(config), parser.parse_args(['--options', *options]).options)
+
+
+def parameters(config: Path, options: list[str]) -> int:
+    return count_parameters(build_model(merged(config, options)))
 
 
 def main() -> None:
