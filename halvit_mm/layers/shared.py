@@ -246,5 +246,6 @@ def set_matrix(modules: Sequence[TiedModule], name: str, ways: Sequence[tuple[Te
                 left, values, right = torch.linalg.svd(way_out - matrix, full_matrices=False)
                 rank = module.slack.left[name].shape[1]
                 root = values[:rank].sqrt()
-                module.slack.left[name][:, : len(root)] = left[:, :rank] * root
+                # Columns of U beyond the rank of the rest add nothing.
+                module.slack.left[name].zero_()[:, : len(root)] = left[:, :rank] * root
                 module.slack.right[name][: len(root)] = root[:, None] * right[:rank]

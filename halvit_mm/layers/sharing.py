@@ -46,15 +46,20 @@ def share_matrices(layers: Sequence[nn.Module]) -> None:
         layers (Sequence[nn.Module]): Layers of the same structure, which are changed.
 
     Raises:
-        ValueError: If a layer has a matrix of another shape.
+        ValueError: If a layer has other parts than the first, or a matrix of another shape.
     """
     first, *others = layers
-    lenders = {name: module for name, module in first.named_modules() if isinstance(module, (TiedModule, nn.Linear))}
+    lenders = _parts(first)
     for layer in others:
+        borrowers = _parts(layer)
+        for name in {**lenders, **borrowers}:
+            kinds = [type(parts[name]).__name__ if name in parts else 'none' for parts in (lenders, borrowers)]
+            if kinds[0] != kinds[1]:
+                raise ValueError(f'{name} is {kinds[0]} and {kinds[1]}; expected the same parts in layers that share')
         for name, lender in lenders.items():
-            module = layer.get_submodule(name)
+            module = borrowers[name]
             names = lender.matrices if isinstance(lender, TiedModule) else ('weight',)
-            shapes = [[tuple(getattr(one, matrix).shape) for matrix in names] for one in (module, lender)]
+            shapes = [[tuple(getattr(one, matrix).shape) for matrix in names] for one in (lender, module)]
             if shapes[0] != shapes[1]:
                 raise ValueError(
                     f'{name} has matrices of {shapes[0]} and of {shapes[1]}; expected one shape in layers that share'
@@ -64,6 +69,10 @@ def share_matrices(layers: Sequence[nn.Module]) -> None:
             else:
                 parent, _, leaf = name.rpartition('.')
                 setattr(layer.get_submodule(parent), leaf, BorrowingLinear(module, lender))
+
+
+def _parts(layer: nn.Module) -> dict[str, nn.Module]:
+    return {name: part for name, part in layer.named_modules() if isinstance(part, (TiedModule, nn.Linear))}
 
 
 def groups_that_share(model: nn.Module, names: Sequence[str]) -> list[list[str]]:
@@ -76,9 +85,10 @@ def groups_that_share(model: nn.Module, names: Sequence[str]) -> list[list[str]]
     Returns:
         list[list[str]]: The names; a module that shares with no other is alone.
     """
-    groups: dict[int, list[str]] = {}
+    owner_of = {part: part.owner for part in model.modules() if isinstance(part, Borrower)}
+    owner_of |= {owner: owner for owner in owner_of.values()}  # a linear map that lends is no Borrower
+    groups: dict[nn.Module | str, list[str]] = {}
     for name in names:
-        used = (part.owner for part in model.get_submodule(name).modules() if isinstance(part, Borrower))
-        first = next(used, None)
-        groups.setdefault(id(first) if first is not None else id(name), []).append(name)
+        used = (owner_of[part] for part in model.get_submodule(name).modules() if part in owner_of)
+        groups.setdefault(next(used, name), []).append(name)
     return [*groups.values()]

@@ -18,6 +18,7 @@ attention was further off than without any change of basis. So A and B are chose
 ``W_o W_v`` of each head, which are all that an attention computes with (:func:`align_products`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -93,18 +94,20 @@ class FFNWeights:
         return {'weight': (self.way_in, self.way_out.T)}
 
 
-def relative_error(way_in: Tensor, way_out: Tensor) -> float:
-    """Relative error of the best shared matrix, which is the mean of both.
+def relative_error(matrices: Sequence[Tensor], shared: Sequence[Tensor]) -> float:
+    """Relative error of what stands in place of matrices.
 
     Args:
-        way_in (Tensor): W_1.
-        way_out (Tensor): W_2^T, of the same shape.
+        matrices (Sequence[Tensor]): Such as W_1 and W_2^T.
+        shared (Sequence[Tensor]): What stands in place of each, of the same shape.
 
     Returns:
-        float: 0 where the two are equal, ``0.5 ** 0.5`` where they are independent.
+        float: Norm of the differences over the norm of the matrices; 0 for matrices of zeros. Of W_1 and W_2^T, and
+        their mean in place of both, 0 where the two are equal and ``0.5 ** 0.5`` where they are independent.
     """
-    both = (way_in.double().square().sum() + way_out.double().square().sum()).item()
-    return ((way_in.double() - way_out.double()).square().sum().item() / (2 * both)) ** 0.5 if both else 0.0
+    error = sum((one.double() - other.double()).square().sum().item() for one, other in zip(matrices, shared))
+    norm = sum(one.double().square().sum().item() for one in matrices)
+    return (error / norm) ** 0.5 if norm else 0.0
 
 
 def by_heads(maps: Tensor, rows: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
 """Turn the checkpoint of a plain model into the start of its tied form."""
 
 import copy
+import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from halvit_mm.io.checkpoints import written_whole
 from halvit_mm.io.datasets import local_files, walk_datasets
 from halvit_mm.io.weights import Comparison
 from halvit_mm.layers import SharedBottleneckStage, TiedModule, set_matrix
+from halvit_mm.layers.sharing import BorrowingLinear
 
 from .bases import relative_error
 from .calibrate import fit_units, output_error
@@ -32,11 +34,12 @@ COMPARED = 256
 
 @dataclass
 class TiedLayer:
-    """A module of the plain model that is tied in the other.
+    """A module of the plain model that is tied in the other, or shares its matrices there.
 
     Attributes:
         name (str): Name of the module in both.
-        weights (dict[str, float]): Relative error of each matrix; see :func:`~halvit_mm.tying.bases.relative_error`.
+        weights (dict[str, float]): Relative error of what stands in place of each pair of matrices, or of each matrix;
+            see :func:`~halvit_mm.tying.bases.relative_error`.
     """
 
     name: str
@@ -47,14 +50,16 @@ class TiedLayer:
 def tie_weights(plain: nn.Module, tied: nn.Module, way: str = 'products') -> list[TiedLayer]:
     """Fill a tied model with the weights of its plain form.
 
+    A matrix that layers share is the mean of theirs.
+
     Args:
         plain (nn.Module): The plain model.
-        tied (nn.Module): The tied model, in which a tied module has the name that it has in the plain model. The tied
-            model is changed.
+        tied (nn.Module): The tied model, or one whose layers share, in which a module has the name that it has in the
+            plain model. The tied model is changed.
         way (str): As in :func:`~halvit_mm.tying.tie_model`. Defaults to ``'products'``.
 
     Returns:
-        list[TiedLayer]: The tied layers.
+        list[TiedLayer]: The tied layers, and those that share, in the order of the model.
 
     Raises:
         UserError: If the two differ in keys or shapes, with the first of these; nothing is changed.
@@ -65,11 +70,14 @@ def tie_weights(plain: nn.Module, tied: nn.Module, way: str = 'products') -> lis
         for name, module in tied.named_modules()
         if name in references and _is_tied_form(module, references[name])
     ]
-    if not pairs:
+    groups = _sharing_maps(tied)
+    if not pairs and not groups:
         raise UserError('the target model has no tied layer where the source model has a plain one')
     inside = tuple(f'{name}.' for name, *_ in pairs)
     ours, given = tied.state_dict(), plain.state_dict()
-    outside = ({name: v for name, v in state.items() if not name.startswith(inside)} for state in (ours, given))
+    # With a matrix for each of the maps that share one
+    whole = {**ours, **{f'{name}.weight': ours[f'{names[0]}.weight'] for names in groups for name in names}}
+    outside = ({name: v for name, v in state.items() if not name.startswith(inside)} for state in (whole, given))
     differences = Comparison(*outside).summary()
     for name, module, reference in pairs:
         differences = differences or Comparison(*_forms(module, reference)).summary(prefix=f'{name}.')
@@ -79,21 +87,50 @@ def tie_weights(plain: nn.Module, tied: nn.Module, way: str = 'products') -> lis
     for name, value in ours.items():
         if name in given and given[name].shape == value.shape:
             value.copy_(given[name])
-    layers, shared = [], {}
+    errors: dict[str, dict[str, float]] = {}
+    shared: dict[nn.Module, list] = {}
     for name, module, reference in pairs:
         if isinstance(module, SharedBottleneckStage):
-            layers.append(TiedLayer(name, fill_stage(module, reference, way)))
+            errors[name] = fill_stage(module, reference, way)
             continue
         kind = kind_of(reference)
         weights = align(kind.read(reference), way)
         kind.fill(module, weights)
-        layers.append(TiedLayer(name, {matrix: relative_error(*ways) for matrix, ways in weights.pairs().items()}))
+        ways = weights.pairs()
+        errors[name] = {matrix: relative_error(pair, [sum(pair) / 2] * 2) for matrix, pair in ways.items()}
         if isinstance(module, TiedModule):
-            shared.setdefault(module.owner, []).append((module, weights.pairs()))
+            shared.setdefault(module.owner, []).append((name, module, ways))
     for owner, users in shared.items():
-        for matrix in owner.matrices if len(users) > 1 else ():
-            set_matrix([module for module, _ in users], matrix, [ways[matrix] for _, ways in users])
-    return layers
+        for matrix in owner.matrices:
+            if len(users) > 1:
+                set_matrix([module for _, module, _ in users], matrix, [ways[matrix] for *_, ways in users])
+            for name, module, ways in users:
+                now = (module.matrix(matrix), module.way_out(matrix))
+                errors[name][matrix] = relative_error(ways[matrix], [one.view_as(ways[matrix][0]) for one in now])
+    for names in groups:
+        own = [given[f'{name}.weight'] for name in names]
+        mean = ours[f'{names[0]}.weight'].copy_(sum(own) / len(own))
+        for name, matrix in zip(names, own, strict=True):
+            # Its error stands with the network or the attention that the map is a part of.
+            part = next((one for one in _parents(name) if kind_of(references[one])), name)
+            label = name[len(part) :].strip('.') or 'weight'
+            errors.setdefault(part, {})[label] = relative_error([matrix], [mean])
+    return [TiedLayer(name, errors[name]) for name, _ in tied.named_modules() if name in errors]
+
+
+def _sharing_maps(model: nn.Module) -> list[list[str]]:
+    """Names of the linear maps that share each matrix, its owner first."""
+    names = {module: name for name, module in model.named_modules()}
+    groups: dict[nn.Module, list[str]] = {}
+    for module, name in names.items():
+        if isinstance(module, BorrowingLinear):
+            groups.setdefault(module.owner, [names[module.owner]]).append(name)
+    return [*groups.values()]
+
+
+def _parents(name: str) -> Iterator[str]:
+    while name := name.rpartition('.')[0]:
+        yield name
 
 
 def _is_tied_form(module: nn.Module, reference: nn.Module) -> bool:
@@ -177,6 +214,11 @@ def tie_checkpoint(
         UserError: If the weights do not fit the plain model, if the two models do not fit, or if data is missing;
             nothing is written then.
     """
+    for option, value in (('--images', images), ('--steps', steps)):
+        if value < 1:
+            raise UserError(f'{option} {value} is not a number of {option.strip("-")}; expected 1 or more')
+    if not 0 < lr < math.inf:
+        raise UserError(f'--lr {lr} is not a learning rate; expected a number above 0')
     if not Path(out).absolute().parent.is_dir():
         raise UserError(f'--out {out} is not in an existing folder; expected {Path(out).absolute().parent} to exist')
     data_cfg = calibrate_cfg or target_cfg

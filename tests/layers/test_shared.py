@@ -81,7 +81,8 @@ def test_slack_is_what_the_way_out_is_beyond_the_mean():
     assert (name, owner) == ('0', model[0])
     assert owner.matrix('weight') is owner.way_out('weight') is owner.weight
     assert not owner.bias.any()
-    add_slack(model, 3)
+    add_slack(model, 5)  # more than the smaller side
+    nn.init.normal_(owner.slack.left['weight'])
     way_in, way_out = torch.randn(4, 3), torch.randn(4, 3)
     set_matrix([owner], 'weight', [(way_in, way_out)])
     torch.testing.assert_close(owner.weight, (way_in + way_out) / 2)

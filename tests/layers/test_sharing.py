@@ -11,6 +11,7 @@ from torch import nn
 
 from halvit_mm.errors import UserError
 from halvit_mm.layers import EncoderLayer, TiedEncoderLayer, share_matrices
+from halvit_mm.layers.sharing import groups_that_share
 from halvit_mm.models import HaLViT
 from halvit_mm.models.backbones.halvit import TIES
 from tests.utils import TINY_ARCH, gradients
@@ -116,9 +117,25 @@ def test_weights_of_layers_of_their_own_are_refused(tie):
 def test_layers_of_another_shape_are_refused():
     layers = [TiedEncoderLayer(24, 3, width) for width in (40, 48)]
     with pytest.raises(
-        ValueError, match=r'ffn has matrices of \[\(48, 24\)\] and of \[\(40, 24\)\]; expected one shape'
+        ValueError, match=r'ffn has matrices of \[\(40, 24\)\] and of \[\(48, 24\)\]; expected one shape'
     ):
         share_matrices(layers)
+
+
+def test_layers_of_other_parts_are_refused():
+    for cfgs in ([{}, dict(tie='attn'), {}, {}, {}], [dict(tie='attn'), {}, {}, {}, {}]):
+        with pytest.raises(
+            ValueError,
+            match='layer_cfgs with share=2: layers 0 to 1: ffn.* is .* and .*; expected the same parts in layers that',
+        ):
+            HaLViT(**SMALL, share=2, layer_cfgs=cfgs)
+
+
+@pytest.mark.parametrize('tie', TIES)
+def test_groups_that_share(tie):
+    names = [f'layers.{i}' for i in range(5)]
+    assert groups_that_share(make(share=2, tie=tie), names) == [names[:2], names[2:4], names[4:]]
+    assert groups_that_share(make(tie=tie), names) == [[name] for name in names]
 
 
 def test_a_fused_network_shares():

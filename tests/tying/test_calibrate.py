@@ -31,6 +31,16 @@ def test_layers_that_share_are_fitted_together(tie_rank):
     assert all(after < 0.8 * before for before, after in told.values()), told
 
 
+@pytest.mark.parametrize('tie', ['attn', 'none'])
+def test_untied_parts_that_share_are_fitted(tie):
+    plain, tied = make_vit('none'), make_vit(tie, share=2)
+    units = units_of([layer.name for layer in tie_weights(plain, tied, 'mean')])
+    told, batches = {}, [images(16) for _ in range(4)]
+    fit_units(plain, tied, units, batches, 60, 1e-2, lambda name, *errors: told.update({name: errors}))
+    assert [*told] == ['layers.0 and layers.1', 'layers.2'][: 2 if tie == 'attn' else 1]
+    assert all(after < 0.8 * before for before, after in told.values()), told
+
+
 def test_slack_of_full_rank_makes_one_layer_the_plain_one():
     """The rest of the mean is in the slack; the way in is the mean itself."""
     plain, tied = make_vit('none'), make_vit('both', tie_rank=24)

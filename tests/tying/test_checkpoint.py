@@ -25,6 +25,74 @@ def test_a_tied_model_written_out_is_found_again():
         torch.testing.assert_close(tied.state_dict()[name], value, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize('tie', ['both', 'attn', 'ffn', 'none'])
+def test_layers_that_share_start_at_the_mean(tie):
+    """Of all matrices that each replaces, in the three layers of which two share; the errors are those of the means."""
+    plain, tied = make_vit('none'), make_vit(tie, share=2)
+    before = {name: value.clone() for name, value in plain.state_dict().items()}
+    layers = tie_weights(plain, tied, 'mean')
+    last = ['layers.2.attn'] * (tie in ('both', 'attn')) + ['layers.2.ffn'] * (tie in ('both', 'ffn'))
+    assert [layer.name for layer in layers] == [f'layers.{i}.{part}' for i in (0, 1) for part in ('attn', 'ffn')] + last
+    for i, layer in enumerate(tied.layers):
+        group = plain.layers[:2] if i < 2 else plain.layers[2:]
+        ffns, attns = ([getattr(one, part) for one in group] for part in ('ffn', 'attn'))
+        way_in, way_out = (
+            [f(one) for one in ffns] for f in (lambda f: f.layers[0][0].weight, lambda f: f.layers[1].weight)
+        )
+        if tie in ('both', 'ffn'):
+            mean = sum(way_in + [way.T for way in way_out]) / (2 * len(group))
+            torch.testing.assert_close(layer.ffn.matrix('weight'), mean)
+            own = torch.cat((way_in[i % 2], way_out[i % 2].T))
+            error = ((own - torch.cat((mean, mean))).norm() / own.norm()).item()
+            assert layers[2 * i + 1 if tie == 'both' or i < 2 else -1].weights == {'weight': pytest.approx(error)}
+        else:
+            torch.testing.assert_close(layer.ffn.layers[0][0].weight, sum(way_in) / len(group))
+            torch.testing.assert_close(layer.ffn.layers[1].weight, sum(way_out) / len(group))
+            if i < 2:
+                error = (way_in[i] - way_in[1 - i]).norm() / 2 / way_in[i].norm()
+                assert layers[2 * i + 1].weights['layers.0.0'] == pytest.approx(error.item())
+                assert layers[2 * i + 1].weights.keys() == {'layers.0.0', 'layers.1'}
+        if tie in ('ffn', 'none'):
+            torch.testing.assert_close(layer.attn.qkv.weight, sum(one.qkv.weight for one in attns) / len(group))
+        else:
+            keys = [part for one in attns for part in (one.qkv.weight.chunk(3)[0], one.proj.weight.T)]
+            assert layer.attn.matrix('q_weight').shape == keys[0].shape
+    assert all(torch.equal(value, before[name]) for name, value in plain.state_dict().items())
+
+
+def test_errors_are_those_with_slack():
+    """With slack of full rank only the way in is off."""
+    plain, tied = make_vit('none'), make_vit('both', tie_rank=24)
+    layers = {layer.name: layer.weights for layer in tie_weights(plain, tied, 'mean')}
+    first, last = plain.layers[1].ffn.layers[0][0].weight, plain.layers[1].ffn.layers[1].weight.T
+    error = (first - last).norm() / 2 / torch.cat((first, last)).norm()
+    assert layers['layers.1.ffn']['weight'] == pytest.approx(error.item())
+
+
+@pytest.mark.parametrize(
+    ('change', 'told'), [(dict(num_layers=2), 'layers.2.'), (dict(feedforward_channels=48), r'instead of \(48, 24\)')]
+)
+@pytest.mark.parametrize('tie', ['attn', 'none'])
+def test_sharing_models_that_do_not_fit_are_refused(tie, change, told):
+    with pytest.raises(UserError, match=told):
+        tie_weights(make_vit('none'), HaLViT({**TINY_ARCH, **change}, **SMALL, tie=tie, share=2))
+
+
+@pytest.mark.parametrize(
+    ('options', 'told'),
+    [
+        (dict(steps=0), '--steps 0 is not a number of steps'),
+        (dict(images=-4), '--images -4 is not a number of images'),
+        (dict(lr=-1.0), r'--lr -1\.0 is not a learning rate; expected a number above 0'),
+        (dict(lr=float('nan')), '--lr nan is not'),
+    ],
+)
+def test_options_out_of_range(options, told, tmp_path):
+    cfg = Config.fromfile(CONFIG)
+    with pytest.raises(UserError, match=told):
+        tie_checkpoint(cfg, 'none.pth', cfg, str(tmp_path / 'out.pth'), **options)
+
+
 def test_weights_of_another_shape_are_refused(tmp_path):
     cfg = Config.fromfile(CONFIG)
     cfg.model.backbone.tie = 'none'

@@ -253,7 +253,11 @@ class HaLViT(VisionTransformer):
             self.layers.append(layer_type(**{**cfg, **layer_cfg}))
 
         for start in range(0, num_layers, share):
-            share_matrices(self.layers[start : start + share])
+            try:
+                share_matrices(self.layers[start : start + share])
+            except ValueError as error:
+                last = min(start + share, num_layers) - 1
+                raise ValueError(f'layer_cfgs with share={share}: layers {start} to {last}: {error}') from None
         if tie_rank:
             add_slack(self, tie_rank)
         guard(self)

@@ -55,7 +55,7 @@ class TestStructure:
             *(('micro', share, 0, count) for share, count in ((2, 1_543_104), (3, 1_100_736))),
             *(('tiny', share, 0, count) for share, count in ((2, 5_740_416), (3, 3_970_944), (5, 3_086_208))),
             *(('medium', share, 0, count) for share, count in ((2, 22_097_664), (3, 15_019_776))),
-            *(('large', share, 0, count) for share, count in ((2, 76_809_216), (3, 51_643_392))),
+            *(('large', share, 0, count) for share, count in ((1, 152_306_688), (2, 76_809_216), (3, 51_643_392))),
             ('tiny', 1, 16, 11_712_384),
             ('medium', 2, 16, 23_424_768),
         ],
