@@ -11,7 +11,7 @@ from mmpretrain.models.classifiers import ImageClassifier
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from halvit_mm.arguments import refuse_unknown_arguments
+from halvit_mm.arguments import Expect, refuse_unknown_arguments
 from halvit_mm.io.build import load_model
 from halvit_mm.io.configs import load_config
 from halvit_mm.io.logits import StoredLogits
@@ -68,6 +68,7 @@ class DistilledClassifier(ImageClassifier):
         ValueError: If there is no teacher, if no weight of a teacher's loss is above 0, if ``temperature`` is not above
             0, if only one of ``feature`` and ``feature_layers`` is given, if a model lacks one of ``feature_layers``,
             or if ``feature`` is given with ``teacher_logits``.
+        TypeError: If a path, ``teacher_options`` or a number is of another type.
         UserError: In ``init_weights``, if the teacher's checkpoint or its logits are missing or do not fit.
     """
 
@@ -88,6 +89,12 @@ class DistilledClassifier(ImageClassifier):
         **kwargs,
     ) -> None:
         super().__init__(*args, **kwargs)
+        expect = Expect(self)
+        expect.config(teacher_options=teacher_options)
+        named = dict(teacher=teacher, teacher_checkpoint=teacher_checkpoint, teacher_logits=teacher_logits)
+        given = {name: value for name, value in named.items() if value is not None}
+        expect.instance((str,), 'is not a path', 'one, or None', bool, **given)
+        expect.number(label=label, soft=soft, hard=hard, feature=feature, temperature=temperature)
         if (teacher is None) != (teacher_checkpoint is None) or (teacher is None and teacher_logits is None):
             raise ValueError(
                 f'teacher={teacher!r}, teacher_checkpoint={teacher_checkpoint!r} and teacher_logits={teacher_logits!r} '

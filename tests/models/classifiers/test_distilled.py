@@ -119,10 +119,13 @@ def test_teacher_is_no_part_of_the_student(checkpoint):
         (dict(feature=1.0, feature_layers=['backbone.layers.9']), r"'backbone\.layers\.9', which"),
         (dict(teacher=None), r"teacher=None, teacher_checkpoint='.*' and .* do not name a teacher; expected"),
         (dict(teacher=None, teacher_checkpoint=None), 'do not name a teacher'),
+        (dict(teacher_logits=''), "teacher_logits='' is not a path; expected one, or None"),
         (dict(teacher_logits='x', **LAYERS), r"feature=2\.0 with teacher_logits='x': outputs of layers are not stored"),
     ],
 )
 def test_refusals(checkpoint, cfg, message):
+    with pytest.raises(TypeError, match="teacher_options='{}' is not"):
+        make_student(checkpoint, teacher_options='{}')
     with pytest.raises(ValueError, match=message):
         make_student(checkpoint, **cfg)
 
