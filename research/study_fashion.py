@@ -62,6 +62,7 @@ VARIANTS = {
     'untied, distilled': distilled('none'),
     'tied, distilled': distilled('both'),
     CONTINUED: started(tie='none', rate_by=(CONTINUED,)),
+    'untied, pairs share, from mean': started('--way', 'mean', tie='none', share=2),
     'tied, from mean': started('--way', 'mean'),
     'tied, from products': started('--way', 'products'),
     'tied, from products, fitted': started('--way', 'products', '--calibrate', str(HALVIT)),
