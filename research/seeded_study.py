@@ -153,6 +153,8 @@ class Study:
         with self._locks[key]:
             variant = self.design.variants[name]
             epochs = merged(variant.config, [*variant.options, *self.options]).train_cfg.max_epochs
+            if seed == CHOICE_SEED:
+                epochs = self.design.choice_epochs
             path = self._folder(key) / f'epoch_{epochs}.pth'
             if not path.exists():
                 self._run(name, rate, seed)
