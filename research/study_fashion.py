@@ -84,8 +84,8 @@ epochs with seed {choice_seed}. Two models choose together, by the mean of their
 all HaLViTs without a teacher, these two with the teacher, the plain ResNet and PE1 for the ResNets, and the starts by
 the mean and by products for all tied starts; the untied model with 3 epochs more, which is their baseline, chooses
 alone. A choice for each model alone would put the noise of single trainings into the differences. A model whose best
-rate is another than that of the two is at a disadvantage, which the study does not see. Where the largest rate was
-chosen, a still larger one may be better.
+rate is another than that of the two is at a disadvantage, which the study does not see. Where the smallest or the
+largest rate was chosen, one beyond it may be better.
 
 "Difference" is that of the mean to the baseline's, and the interval by Student's t that holds it in 95 of 100 cases.
 The interval is made of what neither the model nor the seed explains, pooled over all models of a kind, which are the

@@ -1,4 +1,6 @@
 import json
+import re
+import shutil
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from seeded_study import Study, half_of_interval
 from study_digits import parameters
 
 from halvit_mm.io.checkpoints import load_file
-from tests.utils import run_tool
+from tests.utils import ROOT, run_tool
 
 SHORT = ('train_cfg.max_epochs=1', 'train_cfg.val_interval=1', 'param_scheduler=None')
 SHORT += ('train_dataloader.dataset.indices=128', 'val_dataloader.dataset.indices=64')
@@ -36,9 +38,9 @@ def test_what_is_not_known_is_trained(folder):
     variants = study_fashion.VARIANTS
     known = {'untied, lr 0.001, seed 0': 80, f'{study_fashion.PLAIN}, lr 0.001, seed 0': 79}
     known[f'{study_fashion.CONTINUED}, lr 0.001, seed 0'] = 78
-    for chosen in ('untied', STARTED, study_fashion.PLAIN, 'tied, distilled'):
+    for chosen in ('untied', STARTED, study_fashion.CONTINUED, study_fashion.PLAIN, 'tied, distilled'):
         # The second alone would choose another rate than the two together
-        for name, held_out in zip(variants[chosen].rate_by, ((80, 84, 78), (80, 81, 82)), strict=True):
+        for name, held_out in zip(variants[chosen].rate_by, ((80, 84, 78), (80, 81, 82))):
             rates = zip(('0.0005', '0.001', '0.002'), held_out, strict=True)
             known |= {f'{name}, lr {rate}, seed 100': top1 for rate, top1 in rates}
     kept = folder / 'study_fashion.json'
@@ -80,9 +82,16 @@ def test_the_interval_is_that_of_pairs_of_two_variants():
     assert half_of_interval([ours]) == half_of_interval([[80.0], [81.0]]) == 0
 
 
-def test_the_seed_of_the_choice_is_refused(folder):
-    failed = run_tool('research/study_fashion.py', '--seeds', '100', '--out', '.', cwd=folder, check=False)
-    assert '--seeds 100 is the seed that chooses the rates; expected others' in failed.stdout
+@pytest.mark.parametrize(
+    ('seeds', 'told'),
+    [
+        (['100'], '--seeds 100 is the seed that chooses the rates; expected others'),
+        (['0', '1', '0'], '--seeds 0 1 0 has one twice; expected each once'),
+    ],
+)
+def test_seeds_that_are_refused(folder, seeds, told):
+    failed = run_tool('research/study_fashion.py', '--seeds', *seeds, '--out', '.', cwd=folder, check=False)
+    assert told in failed.stdout
 
 
 def test_each_training_has_a_folder_of_its_own(tmp_path):
@@ -106,3 +115,25 @@ def test_split_of_solar_cells():
         assert all(label == labels[name] for name, label in part)
         assert sum(label for _, label in part) == len(part) / 2
     assert split(cells) == parts
+
+
+@pytest.mark.parametrize('name', ['fashion'])
+def test_the_page_is_made_of_the_kept_results(name, tmp_path):
+    shutil.copy(ROOT / f'docs/study_{name}.json', tmp_path)
+    run_tool(f'research/study_{name}.py', '--out', '.', cwd=tmp_path)
+    assert (tmp_path / f'study_{name}.md').read_text() == (ROOT / f'docs/study_{name}.md').read_text()
+    assert (tmp_path / f'study_{name}.json').read_text() == (ROOT / f'docs/study_{name}.json').read_text()
+    assert not (tmp_path / 'work_dirs').exists()  # nothing was trained
+
+
+def test_differences_that_other_pages_quote_stand_in_a_study():
+    studies = ''.join((ROOT / f'docs/study_{name}.md').read_text() for name in ('fashion',))
+    quoted = {
+        page.name: re.findall(r'[+-]\d+\.\d\d ± \d+\.\d\d', page.read_text())
+        for page in (ROOT / 'docs').glob('*.md')
+        if page.name not in ('warm_start_study.md', 'study_digits.md')
+    }
+    assert quoted['decisions.md']
+    for page, differences in quoted.items():
+        for difference in differences:
+            assert f'| {difference} |' in studies, (page, difference)
