@@ -60,6 +60,29 @@ def scatter(
     return save(figure, path)
 
 
+def intervals(rows: Iterable[tuple[str, float, float]], x: str, path: Path) -> Path:
+    """A chart of one row for each model, the first on top.
+
+    Args:
+        rows (Iterable[tuple[str, float, float]]): Name, x and half the width of the error bar, 0 for none.
+        x (str): Name of the horizontal axis.
+        path (Path): The PNG file.
+
+    Returns:
+        Path: The file.
+    """
+    rows = [*rows]
+    figure, axes = subplots(figsize=(9, 1 + 0.25 * len(rows)))
+    for place, (name, value, spread) in enumerate(rows):
+        color = 'tab:red' if is_ours(name) else 'tab:blue'
+        axes.errorbar(value, place, xerr=spread or None, fmt='o', color=color, markersize=6, capsize=3)
+    axes.set_yticks(range(len(rows)), [name for name, *_ in rows])
+    axes.invert_yaxis()
+    axes.set_xlabel(x)
+    axes.grid(alpha=0.3)
+    return save(figure, path)
+
+
 def _name_points(axes, points: Sequence[tuple[str, float, float, float]]) -> None:
     """Put each name on the nearest side of its point where it covers no other name and no point."""
     from matplotlib.transforms import Bbox

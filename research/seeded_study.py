@@ -19,7 +19,7 @@ from statistics import mean
 from threading import Lock
 
 import numpy as np
-from charts import scatter
+from charts import intervals
 from scipy.stats import t as student
 from study_digits import merged, parameters
 from variants import train_variant
@@ -229,7 +229,7 @@ def run_study(design: Design, description: str) -> None:
     for name, (_, values) in reached.items():
         kinds[design.variants[name].kind].append(values)
     halves = {kind: half_of_interval(values) for kind, values in kinds.items()}
-    rows, points = [], []
+    rows, drawn = [], []
     for name, (rate, values) in reached.items():
         variant = design.variants[name]
         half, size = halves[variant.kind], parameters(variant.config, [*variant.options])
@@ -242,10 +242,14 @@ def run_study(design: Design, description: str) -> None:
         before = study.before(name, rate, args.seeds)
         rows[-1] += [f'{mean(values):.2f}', compared]
         rows[-1] += ['' if before is None else f'{before:+.2f}']
-        points.append((name, size / 1e6, mean(values), half / 2**0.5))
+        drawn.append((f'{name} ({size / 1e6:.2f} M)', mean(values), half / 2**0.5))
     seeds = [f'seed {seed}' for seed in args.seeds]
     table = markdown_table(['', 'parameters', 'learning rate', *seeds, 'mean', 'difference', 'before'], rows)
     print('', table, sep='\n')
     chosen = dict(choice_seed=CHOICE_SEED, choice_epochs=design.choice_epochs)
     out.write_text(design.report.format(table=table, rates=', '.join(f'{rate:g}' for rate in RATES), **chosen))
-    scatter(points, 'parameters (M)', 'top-1 (%), mean and interval', out.with_suffix('.png'))
+    intervals(
+        drawn,
+        'top-1 (%), mean and interval',
+        out.with_suffix('.png'),
+    )

@@ -44,7 +44,7 @@ both HaLViTs and over both ResNets. Where the interval has 0 in it, the study ca
 
 {table}
 
-![top-1 over parameters](study_elpv.png)
+![Means and intervals of the top-1, with the number of parameters](study_elpv.png)
 
 <!-- not run: takes hours on 2 cores; tests/research/test_seeded_study.py runs parts of it -->
 ```bash

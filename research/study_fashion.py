@@ -98,7 +98,7 @@ held-out images.
 
 {table}
 
-![top-1 over parameters](study_fashion.png)
+![Means and intervals of the top-1, with the number of parameters](study_fashion.png)
 
 <!-- not run: takes hours on 2 cores; tests/research/test_seeded_study.py runs parts of it -->
 ```bash

@@ -35,6 +35,20 @@ def _drawn(points, axes):
     return zip(sorted(points, key=lambda point: not charts.is_ours(point[0])), axes.containers, strict=True)
 
 
+def test_rows_have_their_names_from_the_top(monkeypatch, tmp_path):
+    monkeypatch.setattr(charts, 'save', lambda figure, path: figure)
+    rows = [('untied (0.68 M)', 82.66, 0.6), ('tied (0.35 M)', 80.18, 0.6), ('ResNet-50 (1.48 M)', 89.47, 0.0)]
+    figure = charts.intervals(rows, 'top-1', tmp_path / 'chart.png')
+    figure.canvas.draw()
+    [axes] = figure.axes
+    labels = {text.get_text(): text.get_window_extent() for text in axes.get_yticklabels()}
+    assert [*labels] == [name for name, *_ in rows]
+    heights = [box.y0 for box in labels.values()]
+    assert heights == sorted(heights, reverse=True)
+    assert all(box.x0 >= 0 for box in labels.values())
+    assert [bars.lines[0].get_xdata()[0] for bars in axes.containers] == [value for _, value, _ in rows]
+
+
 def test_pictures(tmp_path):
     log = tmp_path / 'run/1/vis_data/scalars.json'
     log.parent.mkdir(parents=True)
