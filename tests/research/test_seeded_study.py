@@ -117,7 +117,7 @@ def test_split_of_solar_cells():
     assert split(cells) == parts
 
 
-@pytest.mark.parametrize('name', ['fashion'])
+@pytest.mark.parametrize('name', ['fashion', 'elpv'])
 def test_the_page_is_made_of_the_kept_results(name, tmp_path):
     shutil.copy(ROOT / f'docs/study_{name}.json', tmp_path)
     run_tool(f'research/study_{name}.py', '--out', '.', cwd=tmp_path)
@@ -127,7 +127,7 @@ def test_the_page_is_made_of_the_kept_results(name, tmp_path):
 
 
 def test_differences_that_other_pages_quote_stand_in_a_study():
-    studies = ''.join((ROOT / f'docs/study_{name}.md').read_text() for name in ('fashion',))
+    studies = ''.join((ROOT / f'docs/study_{name}.md').read_text() for name in ('fashion', 'elpv'))
     quoted = {
         page.name: re.findall(r'[+-]\d+\.\d\d ± \d+\.\d\d', page.read_text())
         for page in (ROOT / 'docs').glob('*.md')
