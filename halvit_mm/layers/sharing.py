@@ -86,7 +86,7 @@ def groups_that_share(model: nn.Module, names: Sequence[str]) -> list[list[str]]
         list[list[str]]: The names; a module that shares with no other is alone.
     """
     owner_of = {part: part.owner for part in model.modules() if isinstance(part, Borrower)}
-    owner_of |= {owner: owner for owner in owner_of.values()}  # a linear map that lends is no Borrower
+    owner_of |= {owner: owner for owner in owner_of.values()}  # a linear map that lends is not a Borrower
     groups: dict[nn.Module | str, list[str]] = {}
     for name in names:
         used = (owner_of[part] for part in model.get_submodule(name).modules() if part in owner_of)
